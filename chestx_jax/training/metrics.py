@@ -1,0 +1,86 @@
+"""Where numbers go: TensorBoard files, `metrics.jsonl`, and one line on the terminal."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from absl import logging
+from tensorboardX import SummaryWriter
+
+
+class MetricWriter:
+    """Writes scalars under `workdir`; a resumed run drops the lines that it is about to write again."""
+
+    def __init__(self, workdir: Path, resume_step: int):
+        self._path = workdir / "metrics.jsonl"
+        keep_lines_until(self._path, resume_step)
+        self._file = self._path.open("a")
+        # purge_step hides what a killed run wrote beyond the checkpoint that this run starts from.
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, step: int, prefix: str, scalars: Mapping[str, float]) -> None:
+        """One row: `{"step": .., "prefix/name": ..}`."""
+        named = {f"{prefix}/{name}": float(value) for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, **named}) + "\n")
+        self._file.flush()
+        for name, value in named.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush both files."""
+        self._file.close()
+        self._board.close()
+
+
+def keep_lines_until(path: Path, step: int) -> None:
+    """Drop the rows of `path` beyond `step`, and a last row that a kill cut in half."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            logging.warning("%s: dropped a row that was cut short", path)
+            continue
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    partial = path.with_suffix(".tmp")
+    partial.write_text("".join(kept))
+    partial.replace(path)
+
+
+class Progress:
+    """The progress line: step, loss, tokens a second, time left."""
+
+    def __init__(self, start: int, steps: int, every_seconds: float = 10.0):
+        self._start, self._steps, self._every = start, steps, every_seconds
+        self._began = self._printed = time.monotonic()
+        self._tokens = 0.0
+        self._tokens_printed = 0.0
+
+    def update(self, step: int, loss: float, tokens: float) -> None:
+        """Count a finished step (`step` counts from 1) and print when it is time."""
+        now = time.monotonic()
+        if step == self._start + 1:  # compilation is over; rates count from here
+            self._began = self._printed = now
+            logging.info("step %d/%d  loss %.4f  (compiled)", step, self._steps, loss)
+            return
+        self._tokens += tokens
+        if now - self._printed < self._every and step != self._steps:
+            return
+        done = step - self._start - 1
+        left = (now - self._began) / done * (self._steps - step)
+        rate = (self._tokens - self._tokens_printed) / max(now - self._printed, 1e-9)
+        logging.info(
+            "step %d/%d  loss %.4f  %.0f tokens/s  %s left", step, self._steps, loss, rate, clock(left)
+        )
+        self._printed, self._tokens_printed = now, self._tokens
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,0 +1,67 @@
+"""The parts that every recipe shares. A recipe calls these and changes what it means to change."""
+
+from ml_collections import ConfigDict
+
+
+def model(**changes) -> ConfigDict:
+    """Which model, in which precision, and what of it learns."""
+    return _with(
+        dict(
+            pretrained="",  # a Hugging Face directory or a checkpoint of ours; "" = random weights of size `arch`
+            arch="",  # a name of models.qwen2_vl.PRESETS; used when `pretrained` is ""
+            processor="",  # directory with tokenizer and preprocessor; "" = that of `pretrained`
+            param_dtype="float32",
+            dtype="float32",  # compute
+            remat="none",  # none, minimal, dots, full
+            freeze="",  # regular expression over parameter paths; what it finds does not learn
+            lora=dict(rank=0, alpha=16.0, targets=r"text\.layers\..*_proj"),  # rank 0 = full fine-tuning
+        ),
+        changes,
+    )
+
+
+def data(**changes) -> ConfigDict:
+    """What to train on. `train` rows are (file under `bench`, mode, weight); mode is reason or answer."""
+    return _with(
+        dict(
+            bench="",  # directory of JSONL files (launch.build_bench); "" = phantoms built in the workdir
+            phantom_studies=0,  # how many studies, when `bench` is ""
+            train=(),
+            validation=(),  # (file under `bench`, mode)
+            limit=0,  # use only the first so many samples of each file; 0 = all
+            image_size=448,  # pixels; every image is resized to a square of this side
+            buckets=((1024, 1024),),  # (tokens, image patches) of the static shapes; a sample takes the first it fits
+            read_threads=2,
+        ),
+        changes,
+    )
+
+
+def optimizer(**changes) -> ConfigDict:
+    """AdamW. `warmup` and the cosine are fractions of the run."""
+    return _with(
+        dict(
+            peak=2e-6,
+            schedule="cosine",
+            warmup=0.1,
+            final=0.0,
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            weight_decay=0.0,
+            clip=1.0,
+        ),
+        changes,
+    )
+
+
+def mesh(**changes) -> ConfigDict:
+    """Mesh axes; -1 takes the devices that are left."""
+    return _with(dict(replica=1, fsdp=-1, tensor=1), changes)
+
+
+def _with(defaults: dict, changes: dict) -> ConfigDict:
+    config = ConfigDict(defaults)
+    with config.unlocked() if config.is_locked else config.ignore_type():
+        config.update(changes)
+    return config

@@ -1,0 +1,89 @@
+"""Supervised fine-tuning on answers and reasoning.
+
+    python -m launch.sft --config=configs/sft.py:tiny --workdir=runs/tiny
+    python -m launch.sft --config=configs/sft.py:openi --workdir=runs/openi \\
+        --config.data.bench=DIR --config.model.processor=DIR
+    python -m launch.sft --config=configs/sft.py:qwen2_vl_7b --workdir=runs/sft7b \\
+        --config.model.pretrained=DIR --config.data.bench=DIR
+
+Variants: `tiny` (phantoms, a model of 2 M parameters from scratch, a laptop), `openi` (real X-rays and
+questions, a small model from scratch), `qwen2_vl_2b` and `qwen2_vl_7b` (the paper's settings, arXiv 2504.20930).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+VARIANTS = ("tiny", "openi", "qwen2_vl_2b", "qwen2_vl_7b")
+
+
+def get_config(variant: str) -> ConfigDict:
+    """The recipe called `variant`; any leaf can be overridden with --config.a.b=value."""
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/sft.py has no variant {variant!r}; it has {', '.join(VARIANTS)}")
+    config = ConfigDict(
+        dict(
+            model=common.model(),
+            data=common.data(),
+            optimizer=common.optimizer(),
+            mesh=common.mesh(),
+            steps=1000,
+            batch_size=128,  # samples a step, over all devices
+            accumulation=1,  # micro-batches a step
+            loss_chunk=256,  # positions whose logits exist at a time
+            seed=0,
+            save_every=100,
+            eval_every=100,
+            keep=2,  # checkpoints
+        )
+    )
+    {"tiny": _tiny, "openi": _openi, "qwen2_vl_2b": _paper, "qwen2_vl_7b": _paper}[variant](config)
+    return config
+
+
+def _tiny(config: ConfigDict) -> None:
+    config.model.update(arch="tiny")
+    config.data.update(
+        phantom_studies=4000,
+        image_size=112,
+        train=tuple((f"{task}/train.jsonl", "reason", weight) for task, weight in TINY_MIXTURE),
+        validation=(("binary/validation.jsonl", "reason"),),
+        buckets=((256, 64), (320, 128)),
+    )
+    config.optimizer.update(peak=1e-3, warmup=0.05, final=0.05, b2=0.98, weight_decay=0.01)
+    config.update(steps=1500, batch_size=32, save_every=250, eval_every=250)
+
+
+TINY_MIXTURE = (("binary", 0.5), ("single", 0.15), ("multiple", 0.1), ("anomaly", 0.1), ("temporal", 0.15))
+
+
+def _openi(config: ConfigDict) -> None:
+    config.model.update(arch="tiny")
+    config.data.update(
+        image_size=112,
+        train=(("openi_samples.jsonl", "reason", 1.0),),
+        validation=(("openi_samples.jsonl", "reason"),),
+        buckets=((512, 192), (1024, 192)),
+    )
+    config.optimizer.update(peak=1e-3, warmup=0.05, b2=0.98)
+    config.update(steps=400, batch_size=8, save_every=50, eval_every=100)
+
+
+def _paper(config: ConfigDict) -> None:
+    """arXiv 2504.20930, section 4 and its released recipe: answer-only 0.2 to 0.3, reasoning 0.1, temporal 0.05."""
+    config.model.update(dtype="bfloat16", remat="minimal")
+    config.data.update(
+        train=(
+            ("binary/train.jsonl", "answer", 0.3),
+            ("single/train.jsonl", "answer", 0.2),
+            ("multiple/train.jsonl", "answer", 0.2),
+            ("binary/train.jsonl", "reason", 0.1),
+            ("single/train.jsonl", "reason", 0.1),
+            ("multiple/train.jsonl", "reason", 0.1),
+            ("temporal/train.jsonl", "reason", 0.05),
+        ),
+        validation=(("single/validation.jsonl", "reason"),),
+        buckets=((1024, 1024), (1536, 2048), (2048, 3072)),
+        read_threads=16,
+    )
+    config.update(steps=3000, batch_size=128)
