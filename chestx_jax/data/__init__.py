@@ -1,4 +1,7 @@
-"""Studies, samples, questions, the chat format, the processor and the pipeline. Names load on first use: no JAX is imported here."""
+"""Studies, samples, questions, the chat format, the processor and the pipeline.
+
+Names load on first use: importing this package imports no JAX.
+"""
 
 from importlib import import_module
 from typing import Any

@@ -1,8 +1,7 @@
-"""Samples files: one JSON object a line, images relative to the file. Reading is strict, writing is atomic."""
+"""Samples files: one JSON object a line, images relative to the file. Strict to read, atomic to write."""
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +71,7 @@ def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
     """Every sample of a JSONL file, in the file's order. Lines that hold white space only are passed over.
 
     Raises:
-      SampleError: all bad lines at once, each problem with file, line and field; a repeated id is one of them.
+      SampleError: all bad lines at once, each problem with file, line and field; a repeated id is one.
       FileNotFoundError: no such file.
     """
     path = Path(path)
@@ -106,7 +105,7 @@ def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
 
 
 def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> int:
-    """Writes the samples to `path`, atomically, and returns their number. What it writes, `read_samples` reads.
+    """Writes the samples to `path`, atomically; returns their number. What it writes, `read_samples` reads.
 
     Images of a sample that was read from another directory are rewritten relative to `path`.
 
@@ -148,18 +147,11 @@ def _images_for(sample: Sample, directory: Path) -> list[str]:
 def atomic_text(path: Path) -> Iterator[TextIO]:
     """A text file that appears under its name complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             yield file
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only the owner can read
-        os.replace(name, path)
+        os.replace(temporary, path)
     except BaseException:
-        os.unlink(name)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,6 +1,7 @@
-"""What moves through the data room: a Study (images, report, labels) and a Sample (one question about a study).
+"""What moves through the data room: a Study (images, report, labels) and a Sample (one question about one).
 
-`Sample` mirrors the JSON object of one line of a samples file; `jsonl.py` reads and writes it, `check_sample` holds its rules.
+`Sample` mirrors the JSON object of one line of a samples file; `jsonl.py` reads and writes it, `check_sample`
+holds its rules.
 """
 
 import string
@@ -27,7 +28,7 @@ LABELS = (
     "pneumothorax",
     "support devices",
 )
-"""The 12 labels of the paper's binary task (ChestX-Reasoner, arXiv 2504.20930; CheXpert's without "pleural other")."""
+"""The 12 labels of the binary task (ChestX-Reasoner, arXiv 2504.20930)."""
 NO_FINDING = "no finding"
 TEMPORAL_LABELS = ("consolidation", "edema", "pleural effusion", "pneumonia", "pneumothorax")
 PROGRESSIONS = ("stable", "worsening", "improving")
@@ -53,7 +54,7 @@ FIELDS = (
 
 
 class SampleError(ValueError):
-    """Bad samples. `problems` lists them all, each naming file, line (or sample id) and field; the message shows the first ones."""
+    """Bad samples. `problems` lists all, each with file, line (or sample id) and field; the message shows 20."""
 
     SHOWN = 20
 
@@ -71,7 +72,8 @@ class Study:
 
     Attributes:
       id: the collection's own study id, unique within `source`.
-      images: every view, in the order in which the model shall see them; absolute or relative to the working directory.
+      images: every view, in the order in which the model sees them; absolute or relative to the working
+        directory.
       labels: lower-case label -> 1 present, 0 absent, -1 uncertain; None or missing: not mentioned.
       progression: label -> one of PROGRESSIONS, against `prior`.
       reason_steps: the exact reasoning when it is known (phantoms); elsewhere it is mined later.
@@ -108,8 +110,8 @@ class Sample:
       answer: the letter of the right option; for an open question the answer itself.
       answer_text: the text of the right option; for an open question the answer itself.
       reason_steps: empty in an answer-only sample.
-      root: the directory of the JSONL file, absolute once read; never written. `Path()`: not tied to a file yet, `write_samples`
-        then takes the images to be relative to the file it writes.
+      root: the directory of the JSONL file, absolute once read; never written. `Path()`: not tied to a file
+        yet, `write_samples` then takes the images to be relative to the file it writes.
       extra: fields of the line that the schema does not know; written back as they came.
     """
 
@@ -142,7 +144,7 @@ def question_text(stem: str, options: tuple[str, ...] | None) -> str:
 
 
 def check_sample(sample: Sample) -> list[tuple[str, str]]:
-    """The rules a sample must obey beyond its types. Returns (field, what is wrong) pairs; empty when all is well."""
+    """The rules beyond the types, as (field, what is wrong) pairs; empty when all is well."""
     wrong: list[tuple[str, str]] = []
     for name in ("id", "study", "source", "question", "answer", "answer_text"):
         if not str(vars(sample)[name]).strip():
@@ -165,11 +167,10 @@ def check_sample(sample: Sample) -> list[tuple[str, str]]:
 
 
 def _check_options(sample: Sample, options: tuple[str, ...]) -> list[tuple[str, str]]:
+    # An empty distractor is let through: the released benchmark has one. An empty answer_text is an error.
     wrong: list[tuple[str, str]] = []
     if not 2 <= len(options) <= len(LETTERS):
         wrong.append(("options", f"has {len(options)} entries, expected 2 to {len(LETTERS)}"))
-    if any(not option.strip() for option in options):
-        wrong.append(("options", "holds an empty option"))
     if len(set(options)) != len(options):
         wrong.append(("options", "holds an option twice"))
     stem, mark, _ = sample.question.partition(OPTIONS_MARK)
