@@ -61,7 +61,6 @@ def mesh(**changes) -> ConfigDict:
 
 
 def _with(defaults: dict, changes: dict) -> ConfigDict:
-    config = ConfigDict(defaults)
-    with config.unlocked() if config.is_locked else config.ignore_type():
-        config.update(changes)
+    config = ConfigDict(defaults).lock()  # locked: a misspelt change is an error
+    config.update(changes)
     return config

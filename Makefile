@@ -1,0 +1,48 @@
+# Each target first makes .venv with what it needs; nothing is installed outside of it.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+.PHONY: demo test parity lint bench clean
+
+demo: .venv/core.done      ## build phantoms, train, predict, evaluate, export: under 15 minutes on two cores
+	$(BIN)/python -m launch.demo --workdir=demo
+
+test: .venv/test.done      ## the tests, without torch (golden values)
+	$(PYTEST) -m "not parity"
+
+parity: .venv/parity.done  ## the live comparisons with torch and transformers
+	$(PYTEST) -m parity
+
+lint: .venv/lint.done      ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/test.done     ## the benchmarks that fit a laptop
+	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
+
+clean:
+	rm -rf .venv demo
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "chestx_jax needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/core.done: pyproject.toml | .venv/made
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+.venv/test.done: pyproject.toml | .venv/made
+	$(BIN)/python -m pip install --quiet -e '.[test,llm]'
+	touch $@
+
+.venv/parity.done: pyproject.toml | .venv/made
+	$(BIN)/python -m pip install --quiet -e '.[test,llm,parity]'
+	touch $@
+
+.venv/lint.done: pyproject.toml | .venv/made
+	$(BIN)/python -m pip install --quiet -e '.[test,lint]'
+	touch $@
