@@ -1,0 +1,146 @@
+"""The language model: grouped-query attention with M-RoPE, gated MLP, pre-norm."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from chestx_jax.models.partitioning import constrain_batch
+from chestx_jax.models.qwen2_vl.cache import KVCache
+from chestx_jax.models.qwen2_vl.config import Qwen2VLConfig
+from chestx_jax.models.qwen2_vl.layers import (
+    Block,
+    Init,
+    Linear,
+    RMSNorm,
+    attend,
+    named,
+    scan_layers,
+    split_heads,
+)
+from chestx_jax.models.qwen2_vl.rope import Rotary, rotate, text_rotary
+
+KeyValue = tuple[Float[Array, "B K T H"], Float[Array, "B K T H"]]
+
+
+class Embedding(nnx.Module):
+    """`torch.nn.Embedding`."""
+
+    def __init__(self, rows: int, width: int, init: Init):
+        self.embedding = init.normal(rows, width)
+        self.dtype = init.dtype
+
+    def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        return jnp.take(self.embedding[...], tokens, axis=0).astype(self.dtype)
+
+
+class Attention(nnx.Module):
+    """`Qwen2VLAttention`."""
+
+    def __init__(self, config: Qwen2VLConfig, init: Init):
+        width, kv_width = config.hidden_size, config.num_kv_heads * config.head_dim
+        self.q_proj = Linear(width, width, init)
+        self.k_proj = Linear(width, kv_width, init)
+        self.v_proj = Linear(width, kv_width, init)
+        self.o_proj = Linear(width, width, init, bias=False)
+        self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
+
+    def __call__(
+        self, x: Float[Array, "B T D"], rotary: Rotary, mask: Bool[Array, "B T T"], past: Block | None
+    ) -> tuple[Float[Array, "B T D"], KeyValue]:
+        q = named(rotate(split_heads(self.q_proj(x), self.heads), rotary), "qkv")
+        k = named(rotate(split_heads(self.k_proj(x), self.kv_heads), rotary), "qkv")
+        v = named(split_heads(self.v_proj(x), self.kv_heads), "qkv")
+        blocks = [(k, v, mask)] if past is None else [past, (k, v, mask)]
+        out = named(attend(q, *blocks), "attention")
+        return named(self.o_proj(out), "o_proj"), (k, v)
+
+
+class MLP(nnx.Module):
+    """`Qwen2MLP`."""
+
+    def __init__(self, config: Qwen2VLConfig, init: Init):
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, init, bias=False)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, init, bias=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, init, bias=False)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return named(self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x)), "down_proj")
+
+
+class DecoderLayer(nnx.Module):
+    """`Qwen2VLDecoderLayer`."""
+
+    def __init__(self, config: Qwen2VLConfig, init: Init):
+        self.input_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, init)
+        self.attn = Attention(config, init)
+        self.post_attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, init)
+        self.mlp = MLP(config, init)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], rotary: Rotary, mask: Bool[Array, "B T T"], past: Block | None = None
+    ) -> tuple[Float[Array, "B T D"], KeyValue]:
+        out, kv = self.attn(self.input_norm(x), rotary, mask, past)
+        x = x + out
+        return constrain_batch(x + self.mlp(self.post_attention_norm(x))), kv
+
+
+def causal_mask(segments: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
+    """Each token sees itself and what came before it in its own segment.
+
+    Samples packed into a row do not see each other. Padding (segment 0), left or right, is seen by padding
+    only, so no row is empty and no softmax divides by zero.
+    """
+    length = segments.shape[1]
+    before = jnp.arange(length)[:, None] >= jnp.arange(length)[None, :]
+    return before & (segments[:, :, None] == segments[:, None, :])
+
+
+class LanguageModel(nnx.Module):
+    """`Qwen2VLTextModel`."""
+
+    def __init__(self, config: Qwen2VLConfig, init: Init, remat: str):
+        self.embed = Embedding(config.vocab_size, config.hidden_size, init)
+        self.layers = DecoderLayer(config, init.stacked(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, init)
+        self.config, self.remat = config, remat
+
+    def hidden(
+        self, x: Float[Array, "B T D"], positions: Int[Array, "B 3 T"], segments: Int[Array, "B T"]
+    ) -> Float[Array, "B T D"]:
+        """Embeddings to final-norm states, for training: keys and values are not kept."""
+        rotary, mask = text_rotary(self.config, positions), causal_mask(segments)
+
+        def step(x: Array, layer: DecoderLayer) -> tuple[Array, None]:
+            return layer(x, rotary, mask)[0], None
+
+        x, _ = scan_layers(step, constrain_batch(x), self.layers, self.remat)
+        return self.norm(x)
+
+    def prefill(
+        self, x: Float[Array, "B T D"], positions: Int[Array, "B 3 T"], segments: Int[Array, "B T"]
+    ) -> tuple[Float[Array, "B T D"], KeyValue]:
+        """As `hidden`, and the keys and values of every layer, [L, B, K, T, H]."""
+        rotary, mask = text_rotary(self.config, positions), causal_mask(segments)
+
+        def step(x: Array, layer: DecoderLayer) -> tuple[Array, KeyValue]:
+            return layer(x, rotary, mask)
+
+        x, kv = scan_layers(step, constrain_batch(x), self.layers, "none")
+        return self.norm(x), kv
+
+    def decode(self, x: Float[Array, "B 1 D"], cache: KVCache) -> tuple[Float[Array, "B 1 D"], KVCache]:
+        """One more token of every row, after those in the cache, and the cache that holds it too."""
+        rotary = text_rotary(self.config, jnp.broadcast_to(cache.position[:, None, None], (len(x), 3, 1)))
+        seen = (cache.segments == cache.segment[:, None])[:, None, :]
+        itself = jnp.ones((len(x), 1, 1), bool)
+        free = jnp.arange(cache.segments.shape[1]) >= cache.length  # a row of padding has segment 0 as well
+        seen = seen & ~free
+
+        def step(x: Array, layer: tuple[DecoderLayer, Array, Array]) -> tuple[Array, KeyValue]:
+            module, k, v = layer
+            return module(x, rotary, itself, (k, v, seen))
+
+        # the cache is only read inside the scan and written once after it: XLA updates it in place
+        x, (k, v) = scan_layers(step, x, (self.layers, cache.k, cache.v), "none")
+        return self.norm(x), cache.append(k, v)

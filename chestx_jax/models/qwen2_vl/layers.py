@@ -1,0 +1,138 @@
+"""Linear, norms, attention over stacked layers, and what is kept for the backward pass."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """What every module needs at birth. `stack` is the leading shape of layers that are scanned over."""
+
+    rngs: nnx.Rngs
+    std: float
+    dtype: Any
+    param_dtype: Any
+    stack: tuple[int, ...] = ()
+
+    def stacked(self, layers: int) -> "Init":
+        return dataclasses.replace(self, stack=(layers,))
+
+    def normal(self, *shape: int) -> nnx.Param:
+        draw = jax.random.normal(self.rngs.params(), (*self.stack, *shape), jnp.float32)
+        return nnx.Param((self.std * draw).astype(self.param_dtype))
+
+    def constant(self, value: float, *shape: int) -> nnx.Param:
+        return nnx.Param(jnp.full((*self.stack, *shape), value, self.param_dtype))
+
+
+class Linear(nnx.Module):
+    """`torch.nn.Linear` with the kernel as [in, out], and room for a LoRA adapter (models/lora.py)."""
+
+    def __init__(self, fan_in: int, fan_out: int, init: Init, bias: bool = True):
+        self.kernel = init.normal(fan_in, fan_out)
+        self.bias = init.constant(0.0, fan_out) if bias else None
+        self.lora_a = nnx.data(None)
+        self.lora_b = nnx.data(None)
+        self.lora_scale = 0.0
+        self.dtype = init.dtype
+
+    def __call__(self, x: Float[Array, "*batch I"], out_dtype: Any = None) -> Float[Array, "*batch O"]:
+        y = jnp.matmul(x, self.kernel[...].astype(self.dtype), preferred_element_type=out_dtype)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(y.dtype)
+        if self.lora_a is not None:
+            low = jnp.matmul(x, self.lora_a[...].astype(self.dtype)) * self.lora_scale
+            y = y + jnp.matmul(low, self.lora_b[...].astype(self.dtype), preferred_element_type=y.dtype)
+        return y
+
+
+class RMSNorm(nnx.Module):
+    """`Qwen2VLRMSNorm`, all in float32."""
+
+    def __init__(self, width: int, eps: float, init: Init):
+        self.scale = init.constant(1.0, width)
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        x32 = x.astype(jnp.float32)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        return (x32 * self.scale[...].astype(jnp.float32)).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """`torch.nn.LayerNorm` with eps 1e-6 (the vision tower's), all in float32."""
+
+    def __init__(self, width: int, init: Init):
+        self.scale = init.constant(1.0, width)
+        self.bias = init.constant(0.0, width)
+
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        x32 = x.astype(jnp.float32)
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
+        x32 = x32 * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)
+        return x32.astype(x.dtype)
+
+
+def split_heads(x: Float[Array, "B T KH"], heads: int) -> Float[Array, "B K T H"]:
+    batch, length, _ = x.shape
+    return x.reshape(batch, length, heads, -1).swapaxes(1, 2)
+
+
+Block = tuple[Float[Array, "B K S H"], Float[Array, "B K S H"], Bool[Array, "B T S"]]
+
+
+def attend(q: Float[Array, "B N T H"], *blocks: Block) -> Float[Array, "B T NH"]:
+    """Softmax attention of grouped queries over one or more (keys, values, mask) blocks of the context.
+
+    Training has one block; decoding has two (the cache, and the token itself), so that the cache is read
+    where it lies. N query heads share K key heads without repeating them. Scores and softmax are float32.
+    A row whose mask is empty gives a finite average, never NaN: masked scores are large, not infinite.
+    """
+    batch, heads, length, head_dim = q.shape
+    kv_heads = blocks[0][0].shape[1]
+    q = q.reshape(batch, kv_heads, heads // kv_heads, length, head_dim)
+    low = 0.5 * float(jnp.finfo(jnp.float32).min)
+
+    def score(k: Array, mask: Array) -> Array:
+        raw = jnp.einsum("bkgth,bksh->bkgts", q, k, preferred_element_type=jnp.float32)
+        return jnp.where(mask[:, None, None], raw * head_dim**-0.5, low)
+
+    weights = jax.nn.softmax(jnp.concatenate([score(k, mask) for k, _, mask in blocks], axis=-1), axis=-1)
+    weights = weights.astype(q.dtype)
+    ends = [sum(k.shape[2] for k, _, _ in blocks[: i + 1]) for i in range(len(blocks) - 1)]
+    parts = zip(jnp.split(weights, ends, axis=-1), blocks, strict=True)
+    first, *rest = (jnp.einsum("bkgts,bksh->btkgh", w, v) for w, (_, v, _) in parts)
+    return sum(rest, first).reshape(batch, length, heads * head_dim)
+
+
+# Names that layers give their expensive results (`checkpoint_name`); the policy "minimal" keeps these.
+SAVED_NAMES = ("qkv", "attention", "o_proj", "down_proj")
+_POLICIES: dict[str, Callable[..., Any] | None] = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "minimal": jax.checkpoint_policies.save_only_these_names(*SAVED_NAMES),
+}
+REMAT_POLICIES = ("none", *_POLICIES)
+
+
+def named(x: Array, name: str) -> Array:
+    """`checkpoint_name`, but a misspelt name is an error instead of a silent loss of the saving."""
+    if name not in SAVED_NAMES:
+        raise ValueError(f"checkpoint name {name!r} is in no remat policy: {SAVED_NAMES}")
+    return checkpoint_name(x, name)
+
+
+def scan_layers(step: Callable[..., tuple[Any, Any]], x: Any, layers: Any, remat: str) -> tuple[Any, Any]:
+    """`lax.scan` of `step(x, layer) -> (x, out)` over stacked layers, rematerialised by the named policy."""
+    if remat != "none":
+        step = functools.partial(jax.checkpoint, policy=_POLICIES[remat], prevent_cse=False)(step)
+    return jax.lax.scan(step, x, layers)

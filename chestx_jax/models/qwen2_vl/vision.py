@@ -1,0 +1,97 @@
+"""The vision tower: patches of all images of a sample in one row, each image seeing only itself."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from chestx_jax.models.partitioning import constrain_batch
+from chestx_jax.models.qwen2_vl.config import VisionConfig
+from chestx_jax.models.qwen2_vl.layers import Init, LayerNorm, Linear, attend, named, scan_layers, split_heads
+from chestx_jax.models.qwen2_vl.rope import Rotary, rotate, vision_rotary
+
+
+class VisionAttention(nnx.Module):
+    """Full attention within an image: `VisionAttention` of transformers."""
+
+    def __init__(self, config: VisionConfig, init: Init):
+        self.qkv = Linear(config.embed_dim, 3 * config.embed_dim, init)
+        self.proj = Linear(config.embed_dim, config.embed_dim, init)
+        self.heads = config.num_heads
+
+    def __call__(
+        self, x: Float[Array, "B P E"], rotary: Rotary, mask: Bool[Array, "B P P"]
+    ) -> Float[Array, "B P E"]:
+        q, k, v = (split_heads(part, self.heads) for part in jnp.split(self.qkv(x), 3, axis=-1))
+        q, k, v = named(rotate(q, rotary), "qkv"), named(rotate(k, rotary), "qkv"), named(v, "qkv")
+        out = named(attend(q, (k, v, mask)), "attention")
+        return named(self.proj(out), "o_proj")
+
+
+class VisionMLP(nnx.Module):
+    """Two layers with quick GELU: `VisionMlp`."""
+
+    def __init__(self, config: VisionConfig, init: Init):
+        self.fc1 = Linear(config.embed_dim, config.mlp_ratio * config.embed_dim, init)
+        self.fc2 = Linear(config.mlp_ratio * config.embed_dim, config.embed_dim, init)
+
+    def __call__(self, x: Float[Array, "B P E"]) -> Float[Array, "B P E"]:
+        x = self.fc1(x)
+        return named(self.fc2(x * jax.nn.sigmoid(1.702 * x)), "down_proj")
+
+
+class VisionBlock(nnx.Module):
+    """`Qwen2VLVisionBlock`."""
+
+    def __init__(self, config: VisionConfig, init: Init):
+        self.norm1 = LayerNorm(config.embed_dim, init)
+        self.attn = VisionAttention(config, init)
+        self.norm2 = LayerNorm(config.embed_dim, init)
+        self.mlp = VisionMLP(config, init)
+
+    def __call__(
+        self, x: Float[Array, "B P E"], rotary: Rotary, mask: Bool[Array, "B P P"]
+    ) -> Float[Array, "B P E"]:
+        x = x + self.attn(self.norm1(x), rotary, mask)
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchMerger(nnx.Module):
+    """Every 2 x 2 block of patches, neighbours in the row, becomes one token: `PatchMerger`."""
+
+    def __init__(self, config: VisionConfig, out_width: int, init: Init):
+        width = config.merge_unit * config.embed_dim
+        self.norm = LayerNorm(config.embed_dim, init)
+        self.fc1 = Linear(width, width, init)
+        self.fc2 = Linear(width, out_width, init)
+
+    def __call__(self, x: Float[Array, "B P E"]) -> Float[Array, "B P/4 D"]:
+        x = self.norm(x).reshape(x.shape[0], -1, self.fc1.kernel.shape[0])
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class VisionTower(nnx.Module):
+    """`Qwen2VisionTransformerPretrainedModel`, batched: a row of patches a sample, images kept apart."""
+
+    def __init__(self, config: VisionConfig, out_width: int, init: Init, remat: str):
+        self.patch_embed = Linear(config.patch_dim, config.embed_dim, init, bias=False)
+        self.blocks = VisionBlock(config, init.stacked(config.depth))
+        self.merger = PatchMerger(config, out_width, init)
+        self.config, self.remat, self.dtype = config, remat, init.dtype
+
+    def __call__(
+        self,
+        patches: Float[Array, "B P 1176"],
+        patch_hw: Int[Array, "B P 2"],
+        patch_segments: Int[Array, "B P"],
+    ) -> Float[Array, "B P/4 D"]:
+        rotary = vision_rotary(self.config, patch_hw)
+        # padding is segment 0 and sees only itself: no row is empty
+        mask = patch_segments[:, :, None] == patch_segments[:, None, :]
+        x = constrain_batch(self.patch_embed(patches.astype(self.dtype)))
+
+        def step(x: Array, block: VisionBlock) -> tuple[Array, None]:
+            return constrain_batch(block(x, rotary, mask)), None
+
+        x, _ = scan_layers(step, x, self.blocks, self.remat)
+        return self.merger(x)
