@@ -1,0 +1,17 @@
+"""The device mesh, and how parameters and batches lie on it."""
+
+from chestx_jax.parallel.mesh import AXES, BATCH_AXES, MeshError, batch_sharding, make_mesh, replicated
+from chestx_jax.parallel.rules import RULES, init_sharded, partition_specs, shardings
+
+__all__ = [
+    "AXES",
+    "BATCH_AXES",
+    "RULES",
+    "MeshError",
+    "batch_sharding",
+    "init_sharded",
+    "make_mesh",
+    "partition_specs",
+    "replicated",
+    "shardings",
+]
