@@ -1,0 +1,1 @@
+"""Models in Flax NNX. They take arrays and know no files."""

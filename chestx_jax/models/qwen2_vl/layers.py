@@ -39,8 +39,8 @@ class Linear(nnx.Module):
     def __init__(self, fan_in: int, fan_out: int, init: Init, bias: bool = True):
         self.kernel = init.normal(fan_in, fan_out)
         self.bias = init.constant(0.0, fan_out) if bias else None
-        self.lora_a = nnx.data(None)
-        self.lora_b = nnx.data(None)
+        self.lora_a: nnx.Param | None = nnx.data(None)
+        self.lora_b: nnx.Param | None = nnx.data(None)
         self.lora_scale = 0.0
         self.dtype = init.dtype
 

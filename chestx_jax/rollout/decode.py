@@ -1,0 +1,126 @@
+"""Prompts in, continuations out: prefill and decode in one compiled program."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from chestx_jax.models.partitioning import constrain_batch
+from chestx_jax.models.qwen2_vl import KVCache, Qwen2VL
+from chestx_jax.rollout.sampling import Sampling, sample
+
+
+class Generated(NamedTuple):
+    """Continuations. `mask` is true up to and including the end token; what lies beyond it means nothing."""
+
+    tokens: Int[Array, "B N"]
+    mask: Bool[Array, "B N"]
+    logprobs: Float[
+        Array, "B N"
+    ]  # of the tokens, under the distribution they were drawn from; 0 off the mask
+
+
+class _Loop(NamedTuple):
+    step: Int[Array, ""]  # tokens drawn so far
+    done: Bool[Array, " B"]
+    cache: KVCache
+    out: Generated
+
+
+def generate(
+    model: Qwen2VL,
+    batch: Mapping[str, Array],
+    *,
+    max_new_tokens: int,
+    eos_ids: tuple[int, ...],
+    forbidden_ids: tuple[int, ...] = (),
+    temperature: float = 0.0,
+    key: Key[Array, ""] | None = None,
+    row_ids: Int[Array, " B"] | None = None,
+    group_size: int = 1,
+) -> Generated:
+    """Continues every prompt of a batch until an end token, or for `max_new_tokens`.
+
+    The whole is one program, compiled once for each shape and each setting of the static arguments: images
+    and prompt are read once a prompt, the cache is repeated for the group, and a loop draws a token a row
+    until all rows have ended. Row b * group_size + g of the result is continuation g of prompt b.
+
+    Args:
+      model: reads the prompts; its weights are an argument of the program, not part of it.
+      batch: one sample a row, padded left or right (see `Qwen2VL`).
+      eos_ids: a row ends with the first of these that it draws.
+      forbidden_ids: never drawn, greedy or not.
+      temperature: 0 takes the likeliest token.
+      key: needed when temperature > 0. Row r draws from `fold_in(key, row_ids[r])`, so a row's tokens do not
+        depend on the rows beside it.
+      row_ids: one number a row of the result, 0, 1, 2.. when absent; give the global ones when a set of
+        prompts is generated in several batches.
+      group_size: continuations of each prompt.
+
+    Raises:
+      ValueError: an argument is out of range, or temperature > 0 comes without a key.
+    """
+    sampling = Sampling(temperature=float(temperature), forbidden_ids=tuple(forbidden_ids))
+    rows = batch["tokens"].shape[0] * group_size
+    if max_new_tokens < 1 or group_size < 1:
+        raise ValueError(f"max_new_tokens {max_new_tokens} and group_size {group_size} must be at least 1")
+    if key is None and sampling.temperature > 0:
+        raise ValueError("key: needed when temperature > 0")
+    if row_ids is not None and row_ids.shape != (rows,):
+        raise ValueError(f"row_ids: shape {row_ids.shape}, expected ({rows},)")
+    return _generate(
+        model,
+        dict(batch),
+        jax.random.key(0) if key is None else key,
+        jnp.arange(rows) if row_ids is None else jnp.asarray(row_ids),
+        max_new_tokens=max_new_tokens,
+        eos_ids=tuple(eos_ids),
+        sampling=sampling,
+        group_size=group_size,
+    )
+
+
+@partial(jax.jit, static_argnames=("max_new_tokens", "eos_ids", "sampling", "group_size"))
+def _generate(
+    model: Qwen2VL,
+    batch: Mapping[str, Array],
+    key: Key[Array, ""],
+    row_ids: Int[Array, " B"],
+    *,
+    max_new_tokens: int,
+    eos_ids: tuple[int, ...],
+    sampling: Sampling,
+    group_size: int,
+) -> Generated:
+    row_keys = jax.vmap(partial(jax.random.fold_in, key))(row_ids)
+    # the last token drawn is never read back: it needs no slot
+    logits, cache = model.prefill(batch, capacity=batch["tokens"].shape[1] + max_new_tokens - 1)
+    logits, cache = constrain_batch(jnp.repeat(logits, group_size, axis=0)), cache.repeat(group_size)
+    rows = logits.shape[0]
+
+    def draw(logits: Array, loop: _Loop) -> _Loop:
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(row_keys, loop.step)
+        tokens, logprobs = sample(logits, keys, sampling)
+        out = Generated(
+            tokens=loop.out.tokens.at[:, loop.step].set(jnp.where(loop.done, fill, tokens)),
+            mask=loop.out.mask.at[:, loop.step].set(~loop.done),
+            logprobs=loop.out.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, logprobs)),
+        )
+        ended = jnp.isin(tokens, jnp.asarray(eos_ids, jnp.int32))
+        return _Loop(loop.step + 1, loop.done | ended, loop.cache, out)
+
+    def unfinished(loop: _Loop) -> Array:
+        return (loop.step < max_new_tokens) & ~jnp.all(loop.done)
+
+    def step(loop: _Loop) -> _Loop:
+        logits, cache = model.decode(loop.out.tokens[:, loop.step - 1], loop.cache)
+        return draw(logits, loop._replace(cache=cache))
+
+    fill = eos_ids[0] if eos_ids else 0
+    shape = (rows, max_new_tokens)
+    blank = Generated(jnp.full(shape, fill, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
+    start = _Loop(jnp.asarray(0), jnp.zeros(rows, bool), cache, blank)
+    return jax.lax.while_loop(unfinished, step, draw(logits, start)).out
