@@ -46,7 +46,8 @@ class Example:
 
 
 def order_buckets(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
-    """The buckets, distinct and cheapest first: fewest tokens plus patches, for each of them passes through a transformer."""
+    """The buckets, distinct and cheapest first: fewest tokens plus patches, for each of them passes through
+    a transformer."""
     if not buckets:
         raise BucketError("no buckets given")
     return tuple(sorted(set(buckets), key=lambda b: (b.tokens + b.patches, b.tokens)))
@@ -61,7 +62,8 @@ def smallest_bucket(tokens: int, patches: int, buckets: Sequence[Bucket]) -> int
 def stack(examples: Sequence[Example], bucket: Bucket, pad_id: int) -> dict[str, np.ndarray]:
     """Right-pads the examples to the bucket and stacks them: the arrays of `Example` with a leading B.
 
-    Padding: tokens `pad_id`, image_index -1, everything else 0. Masks come from `segments` and `patch_segments`, never from the ids.
+    Padding: tokens `pad_id`, image_index -1, everything else 0. Masks come from `segments` and
+    `patch_segments`, never from the ids.
 
     Raises: BucketError when an example is larger than the bucket.
     """
@@ -76,7 +78,8 @@ def stack(examples: Sequence[Example], bucket: Bucket, pad_id: int) -> dict[str,
         room = bucket.patches if name.startswith("patch") else bucket.tokens
         shape = (3, room) if name == "positions" else (room, *rows[0].shape[1:])
         fill = filler.get(name, 0)
-        # zeros is lazily mapped by the system: padding of the largest array then costs nothing until it is read
+        # zeros is lazily mapped by the system: padding of the largest array then costs nothing until it is
+        # read
         out = (
             np.full((len(rows), *shape), fill, rows[0].dtype)
             if fill

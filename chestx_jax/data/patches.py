@@ -34,7 +34,8 @@ class PatchConfig:
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "PatchConfig":
-        """Reads the keys of a Hugging Face preprocessor configuration, old (`min_pixels`) or new (`size.shortest_edge`).
+        """Reads the keys of a Hugging Face preprocessor configuration, old (`min_pixels`) or new
+        (`size.shortest_edge`).
 
         Raises: PatchError when a step that the model relies on is switched off.
         """
@@ -65,14 +66,16 @@ class PatchConfig:
 
     @cached_property
     def table(self) -> Float32[np.ndarray, "C 256"]:
-        """Normalised value of every byte, a row a channel: rescale, then (x - mean) / std, in the order and precision of transformers."""
+        """Normalised value of every byte, a row a channel: rescale, then (x - mean) / std, in the order and
+        precision of transformers."""
         scaled = (np.arange(256, dtype=np.float64) * self.rescale).astype(np.float32)
         mean, std = (np.asarray(x, np.float32)[:, None] for x in (self.mean, self.std))
         return (scaled[None] - mean) / std
 
 
 def smart_resize(height: int, width: int, config: PatchConfig) -> tuple[int, int]:
-    """Height and width, as multiples of patch x merge, that an image is resized to; equal to transformers' `smart_resize`."""
+    """Height and width, as multiples of patch x merge, that an image is resized to; equal to transformers'
+    `smart_resize`."""
     factor = config.patch * config.merge
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise PatchError(f"image of {height}x{width}: the aspect ratio exceeds {MAX_ASPECT_RATIO}")
@@ -97,10 +100,12 @@ def grid_of(height: int, width: int, config: PatchConfig) -> tuple[int, int, int
 def patchify(
     image: UInt8[np.ndarray, "H W 3"], config: PatchConfig, out: Float32[np.ndarray, "P F"] | None = None
 ) -> tuple[Float32[np.ndarray, "P F"], Int32[np.ndarray, "P 2"]]:
-    """Patches of one image and the row and column of each, in the merge-block order of `Qwen2VLImageProcessorPil`.
+    """Patches of one image and the row and column of each, in the merge-block order of
+    `Qwen2VLImageProcessorPil`.
 
-    The bytes are rearranged first, while they are small, and then looked up in the 256-entry table of their channel: one pass instead
-    of a rescale, a subtraction, a division and a strided copy in float32. A still image is repeated along the temporal patch.
+    The bytes are rearranged first, while they are small, and then looked up in the 256-entry table of their
+    channel: one pass instead of a rescale, a subtraction, a division and a strided copy in float32. A still
+    image is repeated along the temporal patch.
 
     Args:
       image: RGB bytes; resized (bicubic) first if `smart_resize` says so.

@@ -1,7 +1,8 @@
 """Multimodal rotary positions (M-RoPE), computed on the host with numpy.
 
-Every token has three position indices: time, height, width. Text counts up by one in all three at once; the merged patches of an
-image share one time index and carry their row and column; the text after an image goes on from the largest index used so far.
+Every token has three position indices: time, height, width. Text counts up by one in all three at once; the
+merged patches of an image share one time index and carry their row and column; the text after an image goes
+on from the largest index used so far.
 Source: Qwen2-VL (arXiv 2409.12191), section 2.1.
 """
 
@@ -32,13 +33,15 @@ def mrope_positions(
     """Positions of one unpadded sequence; equal to `Qwen2VLModel.get_rope_index` of transformers.
 
     Args:
-      tokens: token ids, each image already expanded to one `image_token_id` a merged patch, images apart by at least one other token.
+      tokens: token ids, each image already expanded to one `image_token_id` a merged patch, images apart by
+        at least one other token.
       grids: `(t, h, w)` of each image in patches (before merging), in the order of the text.
       image_token_id: id of `<|image_pad|>`.
       merge: side of the square of patches merged into one token (2).
 
     Returns:
-      `positions[3, T]` (time, height, width) and `delta`: the next token's position is `T + delta` in all three.
+      `positions[3, T]` (time, height, width) and `delta`: the next token's position is `T + delta` in all
+      three.
 
     Raises:
       PositionError: the number of image runs, or the length of one, disagrees with the grids.

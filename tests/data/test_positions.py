@@ -1,4 +1,5 @@
-"""M-RoPE positions against the published golden, an independent per-token reading, and (parity) transformers."""
+"""M-RoPE positions against the published golden, an independent per-token reading, and (parity)
+transformers."""
 
 from pathlib import Path
 
