@@ -54,7 +54,7 @@ FIELDS = (
 
 
 class SampleError(ValueError):
-    """Bad samples. `problems` lists all, each with file, line (or sample id) and field; the message shows 20."""
+    """Bad samples. `problems` lists all, each with file, line (or id) and field; the message shows 20."""
 
     SHOWN = 20
 
