@@ -54,7 +54,7 @@ def add_lora(model: nnx.Module, rank: int, alpha: float, targets: str, rngs: nnx
 def merge_lora(model: nnx.Module) -> None:
     """Adds every adapter to its kernel, in float32, and removes it: a plain model with the same outputs."""
     for _, layer in _linears(model):
-        if layer.lora_a is None:
+        if layer.lora_a is None or layer.lora_b is None:
             continue
         a, b = (p[...].astype(jnp.float32) for p in (layer.lora_a, layer.lora_b))
         kernel = layer.kernel[...].astype(jnp.float32) + layer.lora_scale * jnp.matmul(a, b)
