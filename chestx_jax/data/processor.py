@@ -1,0 +1,305 @@
+"""Sample and images to arrays: the Hugging Face processor of Qwen2-VL without torch, and with training
+targets."""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from chestx_jax.data import chat
+from chestx_jax.data.example import Example
+from chestx_jax.data.images import ImageError, load_image
+from chestx_jax.data.patches import PatchConfig, PatchError, grid_of, patchify
+from chestx_jax.data.positions import mrope_positions
+from chestx_jax.data.schema import Sample
+
+END, END_OF_TEXT, START = "<|im_end|>", "<|endoftext|>", "<|im_start|>"
+IMAGE, VISION_START, VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
+REQUIRED_TOKENS = (END_OF_TEXT, START, END, VISION_START, VISION_END, IMAGE)
+FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+"""Everything a directory may hold about text and images; `save_pretrained` copies what is there."""
+
+
+class ProcessorError(ValueError):
+    """A processor directory, or a sample, that cannot be processed; names the directory, or the sample and
+    its field."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Turns samples into `Example`s, and tokens back into text. Make one with `from_pretrained`.
+
+    Attributes:
+      directory: where the files came from.
+      tokenizer: the fast tokenizer of transformers, with its chat template.
+      patch_config: how an image is cut into patches.
+      image_size: side in pixels of the square that `load_image` makes of every image file.
+    """
+
+    directory: Path
+    tokenizer: Any
+    patch_config: PatchConfig
+    image_size: int
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, *, image_size: int = 448) -> "Processor":
+        """Reads the processor files of a Hugging Face directory; needs neither torch nor torchvision.
+
+        Raises: ProcessorError when files or special tokens are missing, or `image_size` would be resized
+        once more.
+        """
+        directory = Path(directory)
+        patch_config = _read_patch_config(directory)
+        _, rows, cols = grid_of(image_size, image_size, patch_config)
+        if (rows * patch_config.patch, cols * patch_config.patch) != (image_size, image_size):
+            better = f"{rows * patch_config.patch}x{cols * patch_config.patch}"
+            raise ProcessorError(
+                f"image_size {image_size}: {directory} would resize it again, to {better}: use that"
+            )
+        processor = cls(directory, _read_tokenizer(directory), patch_config, image_size)
+        unknown = [token for token in REQUIRED_TOKENS if token not in processor._special_ids]
+        if unknown:
+            raise ProcessorError(
+                f"{directory}: the tokenizer lacks the special token(s) {', '.join(unknown)}"
+            )
+        return processor
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Copies the processor's files, as they are, into `directory` (made if need be)."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            source = self.directory / name
+            if source.is_file() and source.resolve() != (directory / name).resolve():
+                shutil.copyfile(source, directory / name)
+
+    @cached_property
+    def _special_ids(self) -> dict[str, int]:
+        added = self.tokenizer.backend_tokenizer.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
+    @cached_property
+    def _special_text(self) -> re.Pattern[str]:
+        return re.compile(
+            "|".join(re.escape(token) for token in sorted(self._special_ids, key=len, reverse=True))
+        )
+
+    @property
+    def image_token_id(self) -> int:
+        return self._special_ids[IMAGE]
+
+    @property
+    def pad_id(self) -> int:
+        """Fills the places that `segments` marks as padding; it may equal a token that ends a text."""
+        return self._special_ids[END_OF_TEXT]
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer: `<|im_end|>` first, then `<|endoftext|>`."""
+        return self._special_ids[END], self._special_ids[END_OF_TEXT]
+
+    def forbidden_ids(self, vocab_size: int) -> tuple[int, ...]:
+        """Ids that must never be sampled from a model with `vocab_size` logits.
+
+        Every special token but those that end a text (images, video, boxes, `<|im_start|>`), and the ids
+        that no token has: models pad their vocabulary.
+
+        Raises: ProcessorError when the tokenizer has more tokens than the model.
+        """
+        known = len(self.tokenizer)
+        if known > vocab_size:
+            raise ProcessorError(
+                f"{self.directory}: {known} tokens, but the model's vocabulary has {vocab_size}"
+            )
+        return (*sorted(set(self._special_ids.values()) - set(self.eos_ids)), *range(known, vocab_size))
+
+    def decode(self, tokens: Sequence[int] | Int[np.ndarray, " T"]) -> str:
+        """The text of the tokens, without special tokens."""
+        return self.tokenizer.backend_tokenizer.decode(
+            [int(token) for token in tokens], skip_special_tokens=True
+        )
+
+    def __call__(
+        self,
+        sample: Sample,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]] | None = None,
+        *,
+        mode: str,
+        target: bool,
+    ) -> Example:
+        """One sample as arrays.
+
+        Args:
+          sample: names itself in every error.
+          images: RGB bytes of any size in the order of the sample; None reads the sample's own files.
+          mode: "reason" or "answer", see `chat.messages`.
+          target: True for training: prompt, answer and `<|im_end|>`, of which the last two are in
+            `loss_mask`. False for generation: the prompt up to where the assistant begins.
+
+        Raises:
+          ProcessorError: text that holds a special token, or image tokens that disagree with the images.
+          ImageError: an image that cannot be read; names sample and file.
+        """
+        if images is None:
+            images = self._load(sample)
+        try:
+            cut = [patchify(image, self.patch_config) for image in images]
+        except PatchError as error:
+            raise ProcessorError(f"sample {sample.id!r}, field images: {error}") from error
+        grids = [(1, *(hw.max(0) + 1).tolist()) for _, hw in cut]
+        prompt, answer = self.texts([sample], mode=mode, target=target)[0]
+        encode = self.tokenizer.backend_tokenizer.encode
+        prompt_ids = encode(prompt, add_special_tokens=False).ids
+        answer_ids = encode(answer, add_special_tokens=False).ids
+        tokens = self._expand(sample, np.asarray(prompt_ids + answer_ids, np.int32), grids)
+        return self._assemble(tokens, len(answer_ids), cut, grids)
+
+    def texts(self, samples: Sequence[Sample], *, mode: str, target: bool) -> list[tuple[str, str]]:
+        """Prompt, as the chat template renders it, and answer with its `<|im_end|>` ("" without target) of
+        each sample.
+
+        Raises: ProcessorError when question, answer or reasoning holds a special token: it would be read as
+        structure.
+        """
+        rendered = []
+        for sample in samples:
+            self._refuse_specials(sample, target)
+            prompt = self.tokenizer.apply_chat_template(
+                chat.messages(sample, mode), tokenize=False, add_generation_prompt=True
+            )
+            rendered.append((prompt, chat.target(sample, mode) + END if target else ""))
+        return rendered
+
+    def lengths(self, samples: Sequence[Sample], *, mode: str, target: bool) -> Int[np.ndarray, "N 2"]:
+        """Tokens and patches of each sample's example, known from its text and `image_size` without opening
+        an image."""
+        texts = self.texts(samples, mode=mode, target=target)
+        encode = self.tokenizer.backend_tokenizer.encode_batch_fast
+        count = np.zeros(len(samples), np.int64)
+        for part in (0, 1):  # apart, as in __call__
+            encoded = encode([text[part] for text in texts], add_special_tokens=False)
+            count += np.array([len(encoding.ids) for encoding in encoded], np.int64)
+        patches = int(np.prod(grid_of(self.image_size, self.image_size, self.patch_config)))
+        images = np.array([len(sample.images) for sample in samples], np.int64)
+        extra = patches // self.patch_config.merge**2 - 1  # the template writes one token an image
+        return np.stack([count + images * extra, images * patches], axis=1)
+
+    def _load(self, sample: Sample) -> list[UInt8[np.ndarray, "H W 3"]]:
+        images = []
+        for index, path in enumerate(sample.image_paths):
+            try:
+                images.append(load_image(path, self.image_size))
+            except (ImageError, OSError) as error:
+                raise ImageError(
+                    f"sample {sample.id!r}, field images[{index}], file {path}: {error}"
+                ) from error
+        return images
+
+    def _refuse_specials(self, sample: Sample, target: bool) -> None:
+        fields = {"question": sample.question}
+        if target:
+            fields |= {"answer": sample.answer, "answer_text": sample.answer_text}
+            fields |= {f"reason_steps[{i}]": step for i, step in enumerate(sample.reason_steps)}
+        for name, text in fields.items():
+            if found := self._special_text.search(text):
+                raise ProcessorError(
+                    f"sample {sample.id!r}, field {name}: holds the special token {found[0]}"
+                )
+
+    def _expand(
+        self, sample: Sample, tokens: np.ndarray, grids: Sequence[tuple[int, int, int]]
+    ) -> np.ndarray:
+        """Repeats each image token to one a merged patch."""
+        is_image = tokens == self.image_token_id
+        if is_image.sum() != len(grids):
+            counts = f"{is_image.sum()} image token(s) in the text, but {len(grids)} image(s)"
+            raise ProcessorError(f"sample {sample.id!r}, field images: {counts}")
+        repeats = np.ones(len(tokens), np.int64)
+        repeats[is_image] = [t * h * w // self.patch_config.merge**2 for t, h, w in grids]
+        return np.repeat(tokens, repeats)
+
+    def _assemble(
+        self, tokens: np.ndarray, answer: int, cut: Sequence[tuple], grids: Sequence[tuple[int, int, int]]
+    ) -> Example:
+        positions, _ = mrope_positions(
+            tokens, grids, image_token_id=self.image_token_id, merge=self.patch_config.merge
+        )
+        is_image = tokens == self.image_token_id
+        patches = [patches for patches, _ in cut]
+        return Example(
+            tokens=tokens,
+            positions=positions,
+            segments=np.ones(len(tokens), np.int32),
+            loss_mask=np.arange(len(tokens)) >= len(tokens) - answer,
+            patches=np.concatenate([np.zeros((0, self.patch_config.width), np.float32), *patches]),
+            patch_hw=np.concatenate([np.zeros((0, 2), np.int32), *(hw for _, hw in cut)]),
+            patch_segments=np.repeat(np.arange(1, len(cut) + 1, dtype=np.int32), [len(p) for p in patches]),
+            image_index=np.where(is_image, np.cumsum(is_image) - 1, -1).astype(np.int32),
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ProcessorError(f"{path}: not valid JSON: {error}") from error
+
+
+def _read_patch_config(directory: Path) -> PatchConfig:
+    """From preprocessor_config.json or, as transformers 5 saves it, from the "image_processor" in
+    processor_config.json."""
+    old, new = directory / "preprocessor_config.json", directory / "processor_config.json"
+    if old.is_file():
+        config, path = _read_json(old), old
+    elif new.is_file() and "image_processor" in (config := _read_json(new)):
+        config, path = config["image_processor"], new
+    else:
+        looked = f"looked for {old.name} and for image_processor in {new.name}"
+        raise ProcessorError(f"{directory}: no image preprocessor configuration ({looked})")
+    try:
+        return PatchConfig.from_hf(config)
+    except (PatchError, TypeError, ValueError) as error:
+        raise ProcessorError(f"{path}: {error}") from error
+
+
+def _read_tokenizer(directory: Path) -> Any:
+    from transformers import AutoTokenizer  # seconds to import: only who loads a processor pays
+
+    if not (directory / "tokenizer.json").is_file():
+        missing = [name for name in ("vocab.json", "merges.txt") if not (directory / name).is_file()]
+        if missing:
+            looked = "looked for tokenizer.json, or vocab.json with merges.txt"
+            raise ProcessorError(f"{directory}: no tokenizer: {', '.join(missing)} missing ({looked})")
+    if not (directory / "tokenizer_config.json").is_file():
+        raise ProcessorError(f"{directory}: tokenizer_config.json is missing")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # whatever the library raises on a broken file
+        raise ProcessorError(f"{directory}: the tokenizer cannot be loaded: {error}") from error
+    legacy = directory / "chat_template.json"
+    if legacy.is_file() and not (directory / "chat_template.jinja").is_file():
+        tokenizer.chat_template = _read_json(legacy)["chat_template"]
+    if not tokenizer.chat_template:
+        looked = (
+            "looked for chat_template.jinja, chat_template.json and chat_template in tokenizer_config.json"
+        )
+        raise ProcessorError(f"{directory}: no chat template ({looked})")
+    return tokenizer
