@@ -1,0 +1,28 @@
+"""The errors that a user can mend: programs print them as one message, without a traceback."""
+
+from chestx_jax.data.example import BucketError
+from chestx_jax.data.images import ImageError
+from chestx_jax.data.pipeline import PipelineError
+from chestx_jax.data.processor import ProcessorError
+from chestx_jax.data.schema import SampleError
+from chestx_jax.evaluation.predictions import PredictionError
+from chestx_jax.models.lora import LoRAError
+from chestx_jax.models.qwen2_vl import ConfigError
+from chestx_jax.parallel.mesh import MeshError
+from chestx_jax.training.state import TrainingError
+from chestx_jax.weights import CheckpointError, WeightsError
+
+EXPECTED = (
+    BucketError,
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    LoRAError,
+    MeshError,
+    PipelineError,
+    PredictionError,
+    ProcessorError,
+    SampleError,
+    TrainingError,
+    WeightsError,
+)

@@ -1,0 +1,30 @@
+"""Supervised fine-tuning; rerun the same line to resume.
+
+    python -m launch.sft --config=configs/sft.py:tiny --workdir=runs/tiny
+
+Writes under --workdir: checkpoints/, model/ (config, tokenizer, processor), metrics.jsonl, tensorboard/,
+config.json and run.json. Any leaf of the config can be changed on the line: --config.optimizer.peak=1e-4.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch.errors import EXPECTED
+from launch.program import start
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/sft.py:tiny.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; it resumes what it finds there.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    """See the module's docstring."""
+    from chestx_jax.training import sft
+
+    sft.run(CONFIG.value, Path(WORKDIR.value))
+
+
+if __name__ == "__main__":
+    start(main, EXPECTED)
