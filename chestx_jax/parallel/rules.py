@@ -57,6 +57,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"text\.layers\.(attn\.o|mlp\.down)_proj\.lora_b", P(None, None, FSDP)),
     (r"vision\.blocks\.(attn\.(qkv|proj)|mlp\.fc[12])\.lora_a", P(None, FSDP, None)),
     (r"vision\.blocks\.(attn\.(qkv|proj)|mlp\.fc[12])\.lora_b", P(None, None, None)),
+    (r"(lm_head|vision\.patch_embed|vision\.merger\.fc[12])\.lora_a", P(FSDP, None)),
+    (r"(lm_head|vision\.patch_embed|vision\.merger\.fc[12])\.lora_b", P(None, None)),
 )
 
 # Where `tensor` must divide a number of heads, not only of elements: the field of the model's config that
