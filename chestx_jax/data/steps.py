@@ -11,7 +11,8 @@ _MARKER = re.compile(
 _INLINE_MARKER = re.compile(r"\(?\d{1,2}[.)]")
 _END = re.compile(r"[.!?]+[\"'”’)\]*_]*(?=\s)")
 _ABBREVIATIONS = frozenset(
-    "e.g i.e vs cf approx ca dr mr mrs ms prof st fig figs eq resp incl viz al jr sr inc pt pts hx tx".split()  # noqa: SIM905
+    "e.g i.e vs cf approx ca dr mr mrs ms prof st fig figs eq resp incl viz al jr sr inc pt pts hx
+    tx".split()  # noqa: SIM905
 )
 _NUMBER_ABBREVIATIONS = frozenset(("no", "nos", "vol", "p", "pp", "ch", "sec"))
 """Abbreviations only before a digit: "no. 3", but "the answer is no. The heart .."."""
@@ -29,10 +30,10 @@ class Step(NamedTuple):
 def split_steps(text: str) -> tuple[Step, ...]:
     """Splits reasoning into steps: sentences; every list entry begins a new one.
 
-    A full stop ends a sentence when white space follows, the word before it is no abbreviation ("e.g.",
-    "vs.", "no. 3") and what follows does not begin in lower case; so "1.5 cm" and "approx. 2 cm" stay whole while
-    "at T8. The", "XXXX. The" and "the answer is B. Therefore" end. A line end ends a step too, unless the
-    next line goes on in lower case (a wrapped line). Headings and lines that only announce a list ("Findings:",
+    A full stop ends a sentence when white space follows, the word before it is no abbreviation and what
+    follows does not begin in lower case; so "1.5 cm", "e.g. X" and "approx. 2 cm" stay whole while "at T8.
+    The", "XXXX. The" and "the answer is B. Therefore" end. A line end ends a step too, unless the next line
+    goes on in lower case (a wrapped line). Headings and lines that only announce a list ("Findings:",
     "**Lungs**:") are no steps; list markers and numbering belong to no step.
     """
     return tuple(step for start, end in _blocks(text) for step in _sentences(text, start, end))
