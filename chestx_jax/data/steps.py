@@ -10,10 +10,26 @@ _MARKER = re.compile(
 """Opens a list entry or a heading: "- ", "* ", "3. ", "(2) ", "## ", "Step 4:"."""
 _INLINE_MARKER = re.compile(r"\(?\d{1,2}[.)]")
 _END = re.compile(r"[.!?]+[\"'”’)\]*_]*(?=\s)")
-_ABBREVIATIONS = frozenset(
-    "e.g i.e vs cf approx ca dr mr mrs ms prof st fig figs eq resp incl viz al jr sr inc pt pts hx
-    tx".split()  # noqa: SIM905
+_LATIN = ("e.g", "i.e", "vs", "cf", "approx", "ca", "resp", "incl", "viz", "al")
+_TITLES = (
+    "dr",
+    "mr",
+    "mrs",
+    "ms",
+    "prof",
+    "st",
+    "jr",
+    "sr",
+    "fig",
+    "figs",
+    "eq",
+    "inc",
+    "pt",
+    "pts",
+    "hx",
+    "tx",
 )
+_ABBREVIATIONS = frozenset((*_LATIN, *_TITLES))
 _NUMBER_ABBREVIATIONS = frozenset(("no", "nos", "vol", "p", "pp", "ch", "sec"))
 """Abbreviations only before a digit: "no. 3", but "the answer is no. The heart .."."""
 _WORD = re.compile(r"[^\s(\[\"'“‘*_]+$")

@@ -11,7 +11,7 @@ OPTIONS = 4
 
 
 def multiple(study: Study, rng: random.Random) -> list[Question]:
-    """For a study with two findings or more. Every set lists its labels in the same order: it tells nothing."""
+    """For a study with two findings or more. All sets list their labels in one order: it tells nothing."""
     truth = with_value(study, 1)
     if len(truth) < 2:
         return []
