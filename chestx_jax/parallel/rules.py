@@ -121,9 +121,13 @@ def _fit(
     return PartitionSpec(*fitted), notes
 
 
-def shardings(model: nnx.Module, mesh: Mesh) -> dict[str, Any]:
+def shardings(model: Any, mesh: Mesh) -> dict[str, Any]:
     """A NamedSharding for every `nnx.Param` of a model (concrete or from `nnx.eval_shape`), nested as its
     pure dict.
+
+    Args:
+      model: a module with the parameters of RULES, and a `config` that counts its heads.
+      mesh: with the axes of `make_mesh`.
 
     Raises:
       MeshError: see `partition_specs`.

@@ -92,13 +92,21 @@ def write_model_files(
     model.mkdir(parents=True, exist_ok=True)
     if source is not None:
         copy_companions(source, model)
-    write_atomically(model / CONFIG, config_bytes(config, source))
+    write_atomically(model / CONFIG, config_bytes(config, None, source))
     if adapter is not None:
         write_atomically(model / ADAPTER, json.dumps(asdict(adapter), indent=2).encode() + b"\n")
 
 
-def config_bytes(config: Qwen2VLConfig, source: Path | None) -> bytes:
-    """config.json of `source` where that file exists and describes `config`; otherwise rendered anew."""
+def config_bytes(config: Qwen2VLConfig, known: bytes | None, source: Path | None) -> bytes:
+    """`known`, or else config.json of `source`, where that describes `config`; otherwise rendered from
+    `config`.
+
+    Args:
+      known: the config.json that the model was loaded with.
+      source: a directory that may hold one.
+    """
+    if known is not None and Qwen2VLConfig.from_hf(json.loads(known)) == config:
+        return known
     if source is not None and (Path(source) / CONFIG).exists():
         described, content = read_config(source)
         if described == config:
