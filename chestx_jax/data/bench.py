@@ -1,4 +1,4 @@
-"""Studies -> questions -> files: `out/<task>/<split>.jsonl`, with `rejected.jsonl` and `stats.json` beside them."""
+"""Studies -> questions -> files: `out/<task>/<split>.jsonl`, with `rejected.jsonl` and `stats.json`."""
 
 import hashlib
 import json
@@ -152,7 +152,7 @@ def _stats(
     tasks: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    """Counts by task and split: samples, reasoning samples, studies, answers (letters or open) and answers by label."""
+    """Counts by task and split: samples, reasoning samples, studies, answers, answers by label."""
     table: dict[str, dict[str, Any]] = {task: {} for task in tasks}
     for (task, split), group in samples.items():
         labels: dict[str, Counter[str]] = defaultdict(Counter)

@@ -107,7 +107,7 @@ def _dicom(path: Path) -> UInt8[np.ndarray, "H W"]:
 
 
 def _unfit(dataset: pydicom.Dataset) -> list[str]:
-    """Why the dataset is not one grey picture: colour captures and films of many frames are no radiographs."""
+    """Why the dataset is not one grey picture: colour captures and many frames are no radiographs."""
     if "PixelData" not in dataset:
         return ["DICOM file without pixel data"]
     problems = []
