@@ -3,9 +3,10 @@
 python -m launch.export --checkpoint=WORKDIR --out=DIR
 """
 
-from absl import app, flags
+from absl import flags
 
-from chestx_jax.weights import load_pretrained, save_pretrained
+from launch.errors import EXPECTED
+from launch.program import start
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -25,11 +26,14 @@ _DTYPE = flags.DEFINE_enum(
 )
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
+    """See the module's docstring."""
+    from chestx_jax.weights import load_pretrained, save_pretrained
+
     model = load_pretrained(_CHECKPOINT.value)
     save_pretrained(model, _OUT.value, _PROCESSOR.value, dtype=_DTYPE.value)
     print(f"wrote {_OUT.value}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start(main, EXPECTED)

@@ -165,3 +165,14 @@ def init_sharded(make: Callable[[], Module], mesh: Mesh) -> Module:
         return nnx.to_pure_dict(nnx.state(make(), nnx.Param))
 
     return nnx.merge(graphdef, nnx.State(draw()))
+
+
+def place(model: Module, mesh: Mesh) -> None:
+    """Move a model's parameters to where they belong on the mesh, in place (adapters added after loading,
+    say).
+
+    Raises:
+      MeshError: see `partition_specs`.
+    """
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    nnx.update(model, nnx.State(jax.device_put(params, shardings(model, mesh))))
