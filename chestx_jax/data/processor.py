@@ -1,7 +1,7 @@
 """Sample and images to arrays: the Hugging Face processor of Qwen2-VL without torch, and with training
 targets."""
 
-import json
+import hashlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -18,29 +18,15 @@ from chestx_jax.data.example import Example
 from chestx_jax.data.images import ImageError, load_image
 from chestx_jax.data.patches import PatchConfig, PatchError, grid_of, patchify
 from chestx_jax.data.positions import mrope_positions
+from chestx_jax.data.processor_files import FILES, ProcessorError, read_patch_config, read_tokenizer
 from chestx_jax.data.schema import Sample
 
 END, END_OF_TEXT, START = "<|im_end|>", "<|endoftext|>", "<|im_start|>"
-IMAGE, VISION_START, VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
-REQUIRED_TOKENS = (END_OF_TEXT, START, END, VISION_START, VISION_END, IMAGE)
-FILES = (
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-)
-"""Everything a directory may hold about text and images; `save_pretrained` copies what is there."""
+IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+REQUIRED_TOKENS = (END_OF_TEXT, START, END, VISION_START, VISION_END, IMAGE, VIDEO)
 
-
-class ProcessorError(ValueError):
-    """A processor directory, or a sample, that cannot be processed; names the directory, or the sample and
-    its field."""
+__all__ = ["FILES", "Processor", "ProcessorError"]
 
 
 @dataclass(frozen=True)
@@ -67,14 +53,14 @@ class Processor:
         once more.
         """
         directory = Path(directory)
-        patch_config = _read_patch_config(directory)
+        patch_config = read_patch_config(directory)
         _, rows, cols = grid_of(image_size, image_size, patch_config)
         if (rows * patch_config.patch, cols * patch_config.patch) != (image_size, image_size):
             better = f"{rows * patch_config.patch}x{cols * patch_config.patch}"
             raise ProcessorError(
                 f"image_size {image_size}: {directory} would resize it again, to {better}: use that"
             )
-        processor = cls(directory, _read_tokenizer(directory), patch_config, image_size)
+        processor = cls(directory, read_tokenizer(directory), patch_config, image_size)
         unknown = [token for token in REQUIRED_TOKENS if token not in processor._special_ids]
         if unknown:
             raise ProcessorError(
@@ -91,6 +77,14 @@ class Processor:
             if source.is_file() and source.resolve() != (directory / name).resolve():
                 shutil.copyfile(source, directory / name)
 
+    def digest(self) -> str:
+        """Short hash of the processor's files: two that agree make the same arrays of the same sample."""
+        digest = hashlib.sha256()
+        for name in FILES:
+            if (self.directory / name).is_file():
+                digest.update(name.encode() + b"\0" + (self.directory / name).read_bytes())
+        return digest.hexdigest()[:16]
+
     @cached_property
     def _special_ids(self) -> dict[str, int]:
         added = self.tokenizer.backend_tokenizer.get_added_tokens_decoder()
@@ -105,6 +99,23 @@ class Processor:
     @property
     def image_token_id(self) -> int:
         return self._special_ids[IMAGE]
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in all, special ones included; a model's vocabulary may be padded beyond it."""
+        return len(self.tokenizer)
+
+    def token_ids(self) -> dict[str, int]:
+        """Special ids under the names that a Qwen2-VL model configuration has for them."""
+        names = {
+            "bos_token_id": END_OF_TEXT,
+            "eos_token_id": END,
+            "image_token_id": IMAGE,
+            "video_token_id": VIDEO,
+            "vision_start_token_id": VISION_START,
+            "vision_end_token_id": VISION_END,
+        }
+        return {name: self._special_ids[token] for name, token in names.items()}
 
     @property
     def pad_id(self) -> int:
@@ -124,7 +135,7 @@ class Processor:
 
         Raises: ProcessorError when the tokenizer has more tokens than the model.
         """
-        known = len(self.tokenizer)
+        known = self.vocab_size
         if known > vocab_size:
             raise ProcessorError(
                 f"{self.directory}: {known} tokens, but the model's vocabulary has {vocab_size}"
@@ -161,16 +172,27 @@ class Processor:
         if images is None:
             images = self._load(sample)
         try:
-            cut = [patchify(image, self.patch_config) for image in images]
+            grids = [grid_of(image.shape[0], image.shape[1], self.patch_config) for image in images]
+            vision = self._cut(images, grids)
         except PatchError as error:
             raise ProcessorError(f"sample {sample.id!r}, field images: {error}") from error
-        grids = [(1, *(hw.max(0) + 1).tolist()) for _, hw in cut]
         prompt, answer = self.texts([sample], mode=mode, target=target)[0]
         encode = self.tokenizer.backend_tokenizer.encode
         prompt_ids = encode(prompt, add_special_tokens=False).ids
         answer_ids = encode(answer, add_special_tokens=False).ids
         tokens = self._expand(sample, np.asarray(prompt_ids + answer_ids, np.int32), grids)
-        return self._assemble(tokens, len(answer_ids), cut, grids)
+        positions, _ = mrope_positions(
+            tokens, grids, image_token_id=self.image_token_id, merge=self.patch_config.merge
+        )
+        is_image = tokens == self.image_token_id
+        return Example(
+            tokens=tokens,
+            positions=positions,
+            segments=np.ones(len(tokens), np.int32),
+            loss_mask=np.arange(len(tokens)) >= len(tokens) - len(answer_ids),
+            image_index=np.where(is_image, np.cumsum(is_image) - 1, -1).astype(np.int32),
+            **vision,
+        )
 
     def texts(self, samples: Sequence[Sample], *, mode: str, target: bool) -> list[tuple[str, str]]:
         """Prompt, as the chat template renders it, and answer with its `<|im_end|>` ("" without target) of
@@ -236,70 +258,18 @@ class Processor:
         repeats[is_image] = [t * h * w // self.patch_config.merge**2 for t, h, w in grids]
         return np.repeat(tokens, repeats)
 
-    def _assemble(
-        self, tokens: np.ndarray, answer: int, cut: Sequence[tuple], grids: Sequence[tuple[int, int, int]]
-    ) -> Example:
-        positions, _ = mrope_positions(
-            tokens, grids, image_token_id=self.image_token_id, merge=self.patch_config.merge
-        )
-        is_image = tokens == self.image_token_id
-        patches = [patches for patches, _ in cut]
-        return Example(
-            tokens=tokens,
-            positions=positions,
-            segments=np.ones(len(tokens), np.int32),
-            loss_mask=np.arange(len(tokens)) >= len(tokens) - answer,
-            patches=np.concatenate([np.zeros((0, self.patch_config.width), np.float32), *patches]),
-            patch_hw=np.concatenate([np.zeros((0, 2), np.int32), *(hw for _, hw in cut)]),
-            patch_segments=np.repeat(np.arange(1, len(cut) + 1, dtype=np.int32), [len(p) for p in patches]),
-            image_index=np.where(is_image, np.cumsum(is_image) - 1, -1).astype(np.int32),
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ProcessorError(f"{path}: not valid JSON: {error}") from error
-
-
-def _read_patch_config(directory: Path) -> PatchConfig:
-    """From preprocessor_config.json or, as transformers 5 saves it, from the "image_processor" in
-    processor_config.json."""
-    old, new = directory / "preprocessor_config.json", directory / "processor_config.json"
-    if old.is_file():
-        config, path = _read_json(old), old
-    elif new.is_file() and "image_processor" in (config := _read_json(new)):
-        config, path = config["image_processor"], new
-    else:
-        looked = f"looked for {old.name} and for image_processor in {new.name}"
-        raise ProcessorError(f"{directory}: no image preprocessor configuration ({looked})")
-    try:
-        return PatchConfig.from_hf(config)
-    except (PatchError, TypeError, ValueError) as error:
-        raise ProcessorError(f"{path}: {error}") from error
-
-
-def _read_tokenizer(directory: Path) -> Any:
-    from transformers import AutoTokenizer  # seconds to import: only who loads a processor pays
-
-    if not (directory / "tokenizer.json").is_file():
-        missing = [name for name in ("vocab.json", "merges.txt") if not (directory / name).is_file()]
-        if missing:
-            looked = "looked for tokenizer.json, or vocab.json with merges.txt"
-            raise ProcessorError(f"{directory}: no tokenizer: {', '.join(missing)} missing ({looked})")
-    if not (directory / "tokenizer_config.json").is_file():
-        raise ProcessorError(f"{directory}: tokenizer_config.json is missing")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # whatever the library raises on a broken file
-        raise ProcessorError(f"{directory}: the tokenizer cannot be loaded: {error}") from error
-    legacy = directory / "chat_template.json"
-    if legacy.is_file() and not (directory / "chat_template.jinja").is_file():
-        tokenizer.chat_template = _read_json(legacy)["chat_template"]
-    if not tokenizer.chat_template:
-        looked = (
-            "looked for chat_template.jinja, chat_template.json and chat_template in tokenizer_config.json"
-        )
-        raise ProcessorError(f"{directory}: no chat template ({looked})")
-    return tokenizer
+    def _cut(
+        self, images: Sequence[np.ndarray], grids: Sequence[tuple[int, int, int]]
+    ) -> dict[str, np.ndarray]:
+        """The patch arrays of an example, images one after the other; each is written in place, never
+        copied."""
+        counts = [h * w for _, h, w in grids]
+        patches = np.empty((sum(counts), self.patch_config.width), np.float32)
+        places = [np.empty((0, 2), np.int32)]
+        for image, stop, count in zip(images, np.cumsum(counts), counts, strict=True):
+            places.append(patchify(image, self.patch_config, out=patches[stop - count : stop])[1])
+        return {
+            "patches": patches,
+            "patch_hw": np.concatenate(places),
+            "patch_segments": np.repeat(np.arange(1, len(counts) + 1, dtype=np.int32), counts),
+        }
