@@ -1,7 +1,7 @@
-"""An embedded phantom collection: chest X-ray-like pictures with findings drawn in, reports and exact reasoning.
+"""An embedded phantom collection: chest X-ray-like pictures with findings drawn in, reports, exact reasoning.
 
-Seeded and deterministic: study i depends on (seed, i) and on nothing else. See `scene` for the labels' conventions;
-pneumonia is not drawn (a picture alone does not decide it), so it is never 0 or 1 here.
+Seeded and deterministic: study i depends on (seed, i) and on nothing else. See `scene` for the labels'
+conventions; pneumonia is not drawn (a picture alone does not decide it), so it is never 0 or 1 here.
 """
 
 from chestx_jax.data.sources.phantom.collection import PhantomStudy, phantom, studies

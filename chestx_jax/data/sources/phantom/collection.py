@@ -41,7 +41,7 @@ class PhantomStudy:
     progression: Mapping[str, Progress] = field(default_factory=dict)
 
     def study(self, out: Path | None = None, *, size: int = SIZE) -> Study:
-        """The Study; with `out`, its pictures are written to out/images (else the paths are relative to it)."""
+        """The Study; with `out`, its pictures are written to out/images."""
         before = None
         if self.prior is not None:
             before = _study(f"{self.id}-prior", self.id, self.prior, _rng(self.seed, 3), out, size)
@@ -81,11 +81,11 @@ def studies(n: int, *, seed: int = 0, size: int = SIZE, out: Path | None = None)
         out: where images/<id>.png (8-bit grey) go; None draws nothing, and the studies' paths are relative.
 
     Yields:
-        Studies with a label 0/1 for every phantom label and `reason_steps`, one sentence a label in the order of
-        `LABELS`. About a third have a `prior`. `extra` holds `steps` (label -> its sentence), `drawn` (the labels drawn
-        as findings of their own, without "lung opacity" where a child implies it) and, with a prior,
-        `comparison_steps` (temporal label -> sentence on the change), which `reason_steps` leaves out because they are
-        true only beside the prior's picture.
+        Studies with a label 0/1 for every phantom label and `reason_steps`, one sentence a label in the order
+        of `LABELS`. About a third have a `prior`. `extra` holds `steps` (label -> its sentence), `drawn` (the
+        labels drawn as findings of their own, without "lung opacity" where a child implies it) and, with a
+        prior, `comparison_steps` (temporal label -> sentence on the change), which `reason_steps` leaves out
+        because they are true only beside the prior's picture.
     """
     for index in range(n):
         yield phantom(seed, index).study(out, size=size)

@@ -1,13 +1,13 @@
-"""How each finding changes the picture: the outlines first (`shape_of`), then densities drawn in the lungs and over all."""
+"""How each finding changes the picture: outlines (`shape_of`), then densities in the lungs and over all."""
 
 import numpy as np
 
-from chestx_jax.data.sources.phantom.anatomy import Break, Chest, Shape
-from chestx_jax.data.sources.phantom.canvas import MIDLINE, Canvas, Field, Strokes, curve, profile, sigmoid
+from chestx_jax.data.sources.phantom.anatomy import BELLY, WALL, Chest, Shape
+from chestx_jax.data.sources.phantom.bones import Break
+from chestx_jax.data.sources.phantom.canvas import MIDLINE, Canvas, Field, Strokes, curve, ramp, sigmoid
 from chestx_jax.data.sources.phantom.scene import Finding, Scene
 
-FLUID = 1.55  # density of pleural fluid, next to that of the abdomen
-_SIGN = {"right": -1.0, "left": 1.0}
+SIGN = {"right": -1.0, "left": 1.0}
 _CTR = {1: (0.565, 0.585), 2: (0.60, 0.625), 3: (0.645, 0.68)}
 _UPPER = {1: (0.045, 0.055), 2: (0.058, 0.07), 3: (0.075, 0.09)}
 
@@ -34,7 +34,7 @@ def shape_of(scene: Scene) -> Shape:
             for side in sides(f):
                 raised[0 if side == "right" else 1] = rng.uniform(0.02, 0.03) + 0.012 * f.level
         elif f.label in ("pleural effusion", "pneumothorax") and f.level == 3 and f.side != "both":
-            shift = -_SIGN[f.side] * 0.028  # away from the pressure
+            shift = -SIGN[f.side] * 0.028  # away from the pressure
     return Shape(ctr, upper, (raised[0], raised[1]), shift)
 
 
@@ -72,7 +72,7 @@ def pleural_gap(canvas: Canvas, chest: Chest, scene: Scene) -> tuple[Field | flo
         from_apex = (canvas.y - chest.top - 0.004) * 0.8
         inner = -0.02 * np.log(np.exp(-from_wall / 0.02) + np.exp(-np.maximum(from_apex, -0.2) / 0.02))
         where = chest.cavity * canvas.half(f.side)
-        air = air + where * sigmoid((width - inner) / 0.003)
+        air = air + where * ramp((width - inner) / 0.003)
         line = line + where * np.exp(-(((inner - width) / 0.0042) ** 2))
     return air, line
 
@@ -97,7 +97,7 @@ def in_lungs(canvas: Canvas, chest: Chest, scene: Scene) -> Field:
 
 def vessel_gain(scene: Scene) -> float:
     """Vessels grow prominent in edema."""
-    return 1.0 + max((0.5 * f.level for f in scene.find("edema")), default=0.0)
+    return 1.0 + max((0.15 * f.level for f in scene.find("edema")), default=0.0)
 
 
 def _centre(
@@ -111,9 +111,9 @@ def _centre(
     if finding.zone == "upper":
         outer = min(outer, 0.22)
     if finding.zone == "lower" and finding.side == "left":
-        inner = max(inner, 0.20)  # beside the heart, not behind it
+        inner = max(inner, 0.23)  # beside the heart, not behind it
     return (
-        MIDLINE + _SIGN[finding.side] * chest.patient.width * rng.uniform(inner, max(inner + 0.01, outer)),
+        MIDLINE + SIGN[finding.side] * chest.patient.width * rng.uniform(inner, max(inner + 0.01, outer)),
         y,
     )
 
@@ -121,24 +121,36 @@ def _centre(
 def _consolidation(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -> Field:
     """A dense, fuzzy lobar opacity with air bronchograms; a fissure bounds the upper lobes below."""
     at = _centre(chest, f, rng, 0.16, 0.21)
-    size = {1: 0.066, 2: 0.098, 3: 0.135}[f.level] * rng.uniform(0.95, 1.05)
+    size = {1: 0.074, 2: 0.102, 3: 0.135}[f.level] * rng.uniform(0.95, 1.05)
     lumps = canvas.noise(rng, 9)
     dx, dy = (canvas.x - at[0]) / 1.15, (canvas.y - at[1]) / (0.92 if f.zone != "mid" else 0.8)
     mask = sigmoid((size - np.sqrt(dx * dx + dy * dy) + 0.014 * lumps) / 0.013)
     third = (chest.dome(f.side) - chest.top) / 3
     if f.zone == "upper":
         fissure = chest.top + 1.25 * third + 0.10 * (canvas.d - 0.2)
-        mask = mask * sigmoid((fissure - canvas.y) / 0.004)
+        mask = mask * ramp((fissure - canvas.y) / 0.004)
     elif f.zone == "mid":
         fissure = chest.top + 0.95 * third - 0.10 * (canvas.d - 0.2)
-        mask = mask * sigmoid((canvas.y - fissure) / 0.004)
+        mask = mask * ramp((canvas.y - fissure) / 0.004)
+    return mask * (1.05 + 0.05 * lumps - 0.34 * _bronchi(canvas, chest, f, at, size, rng))
+
+
+def _bronchi(
+    canvas: Canvas, chest: Chest, f: Finding, at: tuple[float, float], size: float, rng: np.random.Generator
+) -> Field:
+    """Air-filled bronchi that fork on their way from the hilum through the dense lobe."""
     tubes = Strokes(canvas)
-    root = (MIDLINE + _SIGN[f.side] * 0.09, chest.top + 0.33)
-    for turn in rng.uniform(-0.55, 0.55, 4):
-        vx, vy = at[0] - root[0], at[1] - root[1]
-        end = (root[0] + 1.5 * (vx - turn * vy), root[1] + 1.5 * (vy + turn * vx))
-        tubes.line([root, end], 0.0095)
-    return mask * (1.02 + 0.05 * lumps - 0.38 * tubes.field(0.0018))
+    root = np.array([MIDLINE + SIGN[f.side] * 0.085, chest.top + 0.32])
+    to = np.array(at) - root
+    to = to / max(float(np.hypot(*to)), 1e-6)
+    across = np.array([-to[1], to[0]])
+    fork = np.array(at) - 0.45 * size * to
+    tubes.line(curve([tuple(root), tuple(fork)], 4), 0.010)
+    for turn in (-0.75, -0.2, 0.35, 0.85):
+        bend = fork + size * (0.5 * to + (turn * 0.35 + rng.uniform(-0.06, 0.06)) * across)
+        end = fork + size * (1.15 * to + (turn + rng.uniform(-0.1, 0.1)) * across)
+        tubes.line(curve([tuple(fork), tuple(bend), tuple(end)], 6), 0.0075)
+    return tubes.field(0.001)
 
 
 def _hazy_patch(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -> Field:
@@ -150,20 +162,25 @@ def _hazy_patch(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generat
 
 
 def _bands(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -> Field:
-    """Plate-like atelectasis: thick lines above the (raised) hemidiaphragm."""
+    """Plate-like atelectasis: tapering bands above the (raised) hemidiaphragm."""
     strokes = Strokes(canvas)
     for side in sides(f):
-        sign = _SIGN[side]
+        sign = SIGN[side]
         for i in range(f.level):
-            y = chest.dome(side) - 0.035 - 0.042 * i + rng.uniform(-0.006, 0.006)
+            y = chest.dome(side) - 0.032 - 0.042 * i + rng.uniform(-0.006, 0.006)
             near = (0.20 if side == "left" else 0.13) + rng.uniform(-0.01, 0.02)
-            far = near + rng.uniform(0.12, 0.15)
-            tilt = rng.uniform(-0.03, 0.012)
-            mid = (MIDLINE + sign * (near + far) / 2, y + tilt / 2 - 0.004)
-            strokes.line(
-                curve([(MIDLINE + sign * near, y), mid, (MIDLINE + sign * far, y + tilt)], 6), 0.0135
-            )
-    return 0.72 * strokes.field(0.0022)
+            far = near + rng.uniform(0.12, 0.16)
+            tilt, sag = rng.uniform(-0.03, 0.012), rng.uniform(-0.010, 0.004)
+            steps = np.linspace(0, 1, 13)
+            spine = [
+                (MIDLINE + sign * (near + (far - near) * u), y + tilt * u + sag * 4 * u * (1 - u))
+                for u in steps
+            ]
+            thick = [0.0085 * (0.25 + np.sin(np.pi * u) ** 0.7) for u in steps]
+            upper = [(x, row - t) for (x, row), t in zip(spine, thick, strict=True)]
+            lower = [(x, row + t) for (x, row), t in zip(spine, thick, strict=True)]
+            strokes.polygon([*upper, *lower[::-1]])
+    return strokes.field(0.002) * (0.66 + 0.05 * canvas.noise(rng, 20))
 
 
 def _edema(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -> Field:
@@ -173,27 +190,38 @@ def _edema(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -
     wings = canvas.gauss((MIDLINE - 0.13, y), 0.085, 0.14) + canvas.gauss(
         (MIDLINE + 0.13, y - 0.015), 0.085, 0.14
     )
-    low = sigmoid((canvas.y - y) / 0.09)
+    low = ramp((canvas.y - y) / 0.09)
     lumps = canvas.noise(rng, 18)
     kerley = Strokes(canvas)
     for side in ("right", "left"):
         base = chest.bottom[0 if side == "right" else 1]
         for i in range(7):
-            far = MIDLINE + _SIGN[side] * (0.36 * chest.patient.width)
+            far = MIDLINE + SIGN[side] * (0.36 * chest.patient.width)
             row = base - 0.05 - 0.03 * i + rng.uniform(-0.004, 0.004)
-            kerley.line([(far, row), (far - _SIGN[side] * rng.uniform(0.035, 0.055), row - 0.004)], 0.0055)
-    return strength * (wings * (0.85 + 0.10 * lumps) + 0.16 * low + 0.30 * kerley.field(0.0015))
+            kerley.line([(far, row), (far - SIGN[side] * rng.uniform(0.035, 0.055), row - 0.004)], 0.0055)
+    return strength * (wings * (0.85 + 0.12 * lumps) + 0.18 * low + 0.30 * kerley.field())
 
 
 def _lesion(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -> Field:
     """A round, sharply edged nodule (levels 1, 2) or mass (3)."""
     at = _centre(chest, f, rng, 0.15, 0.26)
     radius = {1: 0.026, 2: 0.034, 3: 0.052}[f.level] * rng.uniform(0.95, 1.08)
-    return 0.85 * canvas.disc(at, radius * rng.uniform(0.95, 1.05), radius, 0.0025)
+    rx = radius * rng.uniform(0.95, 1.05)
+    ball = 1 - ((canvas.x - at[0]) / rx) ** 2 - ((canvas.y - at[1]) / radius) ** 2
+    # a solid ball: thickest in the middle, with an edge
+    return ramp((radius - radius * np.sqrt(np.maximum(1 - ball, 0))) / 0.0025) * (
+        0.5 + 0.35 * np.sqrt(np.maximum(ball, 0))
+    )
+
+
+def _wall(canvas: Canvas, chest: Chest) -> Field:
+    """The inside of the rib cage with what lies below the diaphragm, whose outline fluid blots out."""
+    return ramp((chest.lateral - canvas.d) / 0.0035) * ramp((canvas.d - 0.04) / 0.006)
 
 
 def add_fluid(canvas: Canvas, chest: Chest, scene: Scene, density: Field) -> Field:
     """Pleural effusion: the angle is filled, the surface climbs along the chest wall (meniscus)."""
+    level = BELLY + WALL * chest.patient.wall  # as dense as the abdomen, so that the diaphragm is lost in it
     for f in scene.find("pleural effusion"):
         rng = _rng(f)
         for side in sides(f):
@@ -204,100 +232,6 @@ def add_fluid(canvas: Canvas, chest: Chest, scene: Scene, density: Field) -> Fie
             out = np.clip((canvas.d - 0.08) / (0.29 * chest.patient.width), 0, 1.15)
             climb = 0.075 + 0.02 * f.level
             surface = bottom - height + climb * (0.55 - out**2.6) - 0.02 * np.clip(0.2 - out, 0, 1)
-            mask = chest.cavity * canvas.half(side) * sigmoid((canvas.y - surface) / 0.006)
-            density = density + mask * np.maximum(FLUID - density, 0)
+            mask = canvas.half(side) * ramp((canvas.y - surface) / 0.005) * _wall(canvas, chest)
+            density = density + mask * np.maximum(level - density, 0)
     return density
-
-
-def devices(canvas: Canvas, chest: Chest, scene: Scene) -> Field | float:
-    """Metal and tubes, drawn over everything else."""
-    items = scene.find("support devices")
-    if not items:
-        return 0.0
-    strokes = Strokes(canvas)
-    for f in items:
-        _DRAW[f.kind](strokes, chest, f, _rng(f))
-    return 1.9 * strokes.field(0.001)
-
-
-def _pacemaker(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
-    sign, t = _SIGN[f.side], chest.top
-    x, y = MIDLINE + sign * rng.uniform(0.27, 0.30), t + rng.uniform(0.10, 0.14)
-    box = [
-        (-0.042, -0.03),
-        (0.0, -0.038),
-        (0.042, -0.03),
-        (0.046, 0.01),
-        (0.02, 0.04),
-        (-0.02, 0.04),
-        (-0.046, 0.01),
-    ]
-    strokes.polygon(curve([(x + a, y + b) for a, b in [*box, box[0]]], 6), 0.95)
-    vein = (MIDLINE + sign * 0.10, t + 0.07)
-    cava = (MIDLINE - 0.035, t + 0.16)
-    low = chest.patient.dome_right
-    atrium, tip = (MIDLINE - 0.05, low - 0.13), (MIDLINE + 0.11, low - 0.015)
-    strokes.line(
-        curve(
-            [
-                (x, y - 0.035),
-                (x - sign * 0.05, y - 0.06),
-                vein,
-                cava,
-                atrium,
-                (MIDLINE + 0.03, low - 0.01),
-                tip,
-            ]
-        ),
-        0.0065,
-        0.8,
-    )
-    strokes.ring(tip, 0.008, 0.01, 0.95)
-
-
-def _tube(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
-    x, end = MIDLINE + chest.patient.trachea + chest.shape.shift, chest.top + rng.uniform(0.15, 0.19)
-    for dx in (-0.0075, 0.0075):
-        strokes.line([(x - 0.006 + dx, -0.06), (x + dx, end)], 0.0048, 0.55)
-    strokes.line([(x - 0.006, -0.06), (x, end)], 0.004, 0.85)
-
-
-def _central_line(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
-    sign, t = _SIGN[f.side], chest.top
-    start = (MIDLINE + sign * rng.uniform(0.26, 0.32), t - 0.05)
-    way = [start, (MIDLINE + sign * 0.19, t + 0.065), (MIDLINE + sign * 0.09, t + 0.075)]
-    way += [
-        (MIDLINE - 0.03, t + 0.13),
-        (MIDLINE - 0.045, t + 0.24),
-        (MIDLINE - 0.047, t + rng.uniform(0.31, 0.35)),
-    ]
-    strokes.line(curve(way), 0.0075, 0.72)
-
-
-def _sternal_wires(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
-    for i in range(5):
-        y = chest.top + 0.14 + 0.075 * i
-        x = MIDLINE + rng.uniform(-0.004, 0.004)
-        loop = [(x - 0.02, y), (x, y - 0.011), (x + 0.02, y), (x, y + 0.011), (x - 0.02, y)]
-        strokes.line(curve(loop, 6), 0.006, 0.85)
-        strokes.line([(x + 0.004, y + 0.01), (x + 0.012, y + 0.02)], 0.006, 0.85)
-
-
-def _ecg_leads(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
-    spots = [(-0.27, 0.16), (0.29, 0.17), (-0.30, 0.58), (0.33, 0.56), (0.10, 0.40)]
-    for dx, dy in spots[: int(rng.integers(4, 6))]:
-        at = (MIDLINE + dx + rng.uniform(-0.02, 0.02), chest.top + dy + rng.uniform(-0.02, 0.02))
-        strokes.ring(at, 0.015, 0.006, 0.75)
-        strokes.ring(at, 0.006, 0.01, 0.9)
-        away = 1.0 if dx > 0 else -1.0
-        knee = (at[0] + away * 0.05, at[1] + 0.10)
-        strokes.line(curve([at, knee, (at[0] + away * rng.uniform(0.0, 0.06), 1.06)]), 0.005, 0.6)
-
-
-_DRAW = {
-    "pacemaker": _pacemaker,
-    "endotracheal tube": _tube,
-    "central line": _central_line,
-    "sternal wires": _sternal_wires,
-    "ecg leads": _ecg_leads,
-}

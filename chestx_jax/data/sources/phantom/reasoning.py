@@ -1,7 +1,7 @@
 """The systematic read of a scene: one short sentence a label, always in the order of `scene.LABELS`.
 
-Devices, bones, mediastinum, heart, lungs, pleura. Every label is stated, present with side or degree or absent, so
-that a small model is taught to see all of them whatever it is asked. Two wordings a sentence, chosen by the seed.
+Devices, bones, mediastinum, heart, lungs, pleura. Every label is stated, present with side or degree,
+or absent: a small model is taught to see all of them whatever it is asked. Two wordings a sentence, by seed.
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from chestx_jax.data.sources.phantom import anatomy, findings
+from chestx_jax.data.sources.phantom import anatomy, bones, devices, findings
 from chestx_jax.data.sources.phantom.canvas import Canvas, Field, Strokes
 from chestx_jax.data.sources.phantom.scene import Acquisition, Scene
 
@@ -29,9 +29,10 @@ def _film(canvas: Canvas, scene: Scene) -> Field:
     density = density + within * (1 - air) + 0.32 * line - 0.17 * air
     density = anatomy.add_heart(canvas, chest, density)
     density = findings.add_fluid(canvas, chest, scene, density)
+    density = density + anatomy.bubble(canvas, chest)
     breaks, clavicle = findings.breaks_of(scene)
-    density = density + anatomy.ribs(canvas, chest, breaks) + anatomy.skeleton(canvas, chest, clavicle)
-    density = density + findings.devices(canvas, chest, scene)
+    density = density + bones.ribs(canvas, chest, breaks) + bones.skeleton(canvas, chest, clavicle)
+    density = density + devices.devices(canvas, chest, scene)
     return density.astype(np.float32)
 
 

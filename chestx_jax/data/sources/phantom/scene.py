@@ -1,10 +1,11 @@
 """What a phantom study holds: the patient, the findings and how both are drawn by lot.
 
-Labels. Eleven of the twelve binary labels are drawn. **Pneumonia is not**: it is a clinical diagnosis, and a picture
-alone (a consolidation) does not decide it, so it is never 0 or 1 here. Two conventions on CheXpert's label tree:
+Labels. Eleven of the twelve binary labels are drawn. **Pneumonia is not**: it is a clinical diagnosis, and a
+picture alone (a consolidation) does not decide it, so it is never 0 or 1 here. Two conventions on CheXpert's
+label tree:
 
-* `lung opacity` is 1 whenever any parenchymal opacity is there: its own hazy patch, or consolidation, atelectasis,
-  edema or lung lesion, as in CheXpert's tree.
+* `lung opacity` is 1 whenever any parenchymal opacity is there: its own hazy patch, or consolidation,
+  atelectasis, edema or lung lesion, as in CheXpert's tree.
 * `enlarged cardiomediastinum` means a wide *upper* mediastinum and is independent of the heart's size.
 
 Side is the patient's: the patient's right is at the image's left.
@@ -82,7 +83,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Patient:
-    """Anatomy of one patient. Lengths are fractions of the image side; `ctr` is the normal cardiothoracic ratio."""
+    """Anatomy of one patient: lengths in image sides, `ctr` the cardiothoracic ratio when healthy."""
 
     seed: int
     width: float
@@ -164,8 +165,8 @@ def sample_acquisition(rng: np.random.Generator) -> Acquisition:
     return Acquisition(
         seed=int(rng.integers(1 << 31)),
         rotation=rng.uniform(-3.0, 3.0),
-        zoom=rng.uniform(0.98, 1.06),
-        shift=(rng.uniform(-0.02, 0.02), rng.uniform(-0.02, 0.02)),
+        zoom=rng.uniform(1.0, 1.07),
+        shift=(rng.uniform(-0.015, 0.015), rng.uniform(-0.015, 0.015)),
         exposure=rng.uniform(0.9, 1.12),
         gamma=rng.uniform(0.92, 1.15),
         noise=rng.uniform(0.008, 0.02),
@@ -263,8 +264,8 @@ def sample_prior(
 ) -> tuple[tuple[Finding, ...], dict[str, Progress]]:
     """Findings of an earlier picture and, per temporal label, the change since.
 
-    A worsening finding was a level smaller or not there at all; an improving one was larger; a stable one had the
-    same level. Everything else stays as it is.
+    A worsening finding was smaller by a level or two or not there at all, an improving one was larger, a
+    stable one had the same level. Everything else stays as it is.
     """
     before: list[Finding] = []
     progression: dict[str, Progress] = {}

@@ -1,9 +1,10 @@
 """Words that the report and the reasoning share: sides, sizes, places, lists."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from chestx_jax.data.sources.phantom.scene import Finding
 
+Pick = Callable[..., str]  # one of the texts, by lot
 SIZE = {1: "small", 2: "moderate", 3: "large"}
 GRADE = {1: "mild", 2: "moderate", 3: "severe"}
 ADVERB = {1: "mildly", 2: "moderately", 3: "markedly"}
@@ -13,6 +14,11 @@ def degree(finding: Finding) -> str:
     """small/moderate/large for what has an extent, mild/moderate/severe for the rest."""
     sized = ("consolidation", "pleural effusion", "pneumothorax", "lung lesion", "lung opacity")
     return (SIZE if finding.label in sized else GRADE)[finding.level]
+
+
+def side(finding: Finding) -> str:
+    """right, left or bilateral."""
+    return "bilateral" if finding.side == "both" else finding.side
 
 
 def lobe(finding: Finding) -> str:
