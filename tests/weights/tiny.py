@@ -54,7 +54,12 @@ def write_hf(
     """A Hugging Face directory; its config.json has odd spacing and a field that nobody knows, to be kept."""
     directory.mkdir(parents=True)
     dtype = next(iter(tensors.values())).dtype.name
-    fields = {**(TIED if tied else UNTIED).to_hf(), "torch_dtype": dtype, "somebody's field": [1, 2.50], **config}
+    fields = {
+        **(TIED if tied else UNTIED).to_hf(),
+        "torch_dtype": dtype,
+        "somebody's field": [1, 2.50],
+        **config,
+    }
     (directory / "config.json").write_text(json.dumps(fields, indent=3) + "\n\n")
     (directory / "generation_config.json").write_text('{"eos_token_id": [1, 0]}')
     (directory / "preprocessor_config.json").write_text('{"patch_size": 14}')
