@@ -5,7 +5,7 @@
     results = client.ask_all([Request(id="1", user="...", schema={...})])   # list[Answer | Invalid], in order
     print(client.counts.summary())
 
-Importing this room needs neither the `openai` package nor a key; asking needs `pip install 'chestx_jax[llm]'`.
+Importing this room needs neither the `openai` package nor a key; asking needs the `llm` extra.
 """
 
 from chestx_jax.llm.cache import AnswerCache

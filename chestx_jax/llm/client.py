@@ -24,8 +24,8 @@ Result = Answer | Invalid
 class Client:
     """Asks an endpoint and remembers its answers under `cache`; a rerun pays for nothing that was answered.
 
-    Calls are synchronous; asyncio runs inside. The key is read from the environment when the first call is made,
-    so a dry run, or a rerun that finds all its answers, needs none.
+    Calls are synchronous; asyncio runs inside. The key is read from the environment when the first call is
+    made, so a dry run, or a rerun that finds all its answers, needs none.
     """
 
     def __init__(self, endpoint: Endpoint, cache: Path):
