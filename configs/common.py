@@ -30,7 +30,9 @@ def data(**changes) -> ConfigDict:
             validation=(),  # (file under `bench`, mode)
             limit=0,  # use only the first so many samples of each file; 0 = all
             image_size=448,  # pixels; every image is resized to a square of this side
-            buckets=((1024, 1024),),  # (tokens, image patches) of the static shapes; a sample takes the first it fits
+            buckets=(
+                (1024, 1024),
+            ),  # (tokens, image patches) of the static shapes; a sample takes the first it fits
             read_threads=2,
         ),
         changes,

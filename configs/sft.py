@@ -48,7 +48,7 @@ def _tiny(config: ConfigDict) -> None:
         image_size=112,
         train=tuple((f"{task}/train.jsonl", "reason", weight) for task, weight in TINY_MIXTURE),
         validation=(("binary/validation.jsonl", "reason"),),
-        buckets=((256, 64), (320, 128)),
+        buckets=((192, 64), (256, 128)),
     )
     config.optimizer.update(peak=1e-3, warmup=0.05, final=0.05, b2=0.98, weight_decay=0.01)
     config.update(steps=1500, batch_size=32, save_every=250, eval_every=250)

@@ -14,7 +14,9 @@ from ml_collections import config_flags
 from launch.errors import EXPECTED
 from launch.program import start
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/sft.py:tiny.", lock_config=True)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe, e.g. configs/sft.py:tiny.", lock_config=True
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; it resumes what it finds there.")
 flags.mark_flags_as_required(["config", "workdir"])
 

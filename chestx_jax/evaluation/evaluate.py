@@ -1,18 +1,20 @@
 """From samples and predictions to tables and a picture sheet."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from chestx_jax.data.schema import Sample
 from chestx_jax.evaluation.accuracy import Accuracy, Case, accuracy_table, judge
 from chestx_jax.evaluation.predictions import PredictionError
 from chestx_jax.evaluation.sheet import write_sheet
 from chestx_jax.evaluation.tables import accuracy_markdown, write_scores
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -36,7 +38,7 @@ def evaluate(
     write_sheet(pick(judged, cases), out / "cases.png")
     print(table)
     if missing:
-        logging.warning("%d of %d samples have no prediction and count as wrong", len(missing), len(samples))
+        log.warning("%d of %d samples have no prediction and count as wrong", len(missing), len(samples))
     print(f"\nscores.md, scores.json and cases.png are in {out}")
     return rows
 

@@ -60,7 +60,9 @@ class PredictionWriter:
         beside = path.with_suffix(".settings.json")
         if path.exists() and beside.exists():
             before = json.loads(beside.read_text())
-            differing = sorted(key for key in before.keys() | settings if before.get(key) != settings.get(key))
+            differing = sorted(
+                key for key in before.keys() | settings if before.get(key) != settings.get(key)
+            )
             if differing:
                 raise PredictionError(
                     f"{path} was made with other settings ("

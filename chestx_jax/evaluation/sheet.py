@@ -60,6 +60,13 @@ def _draw_text(axis: Axes, case: Case) -> None:
     for text, colour, weight in blocks:
         lines = [line for part in text.splitlines() for line in textwrap.wrap(part, WIDTH) or [""]]
         axis.text(
-            0, height, "\n".join(lines), color=colour, weight=weight, va="top", fontsize=8, transform=axis.transAxes
+            0,
+            height,
+            "\n".join(lines),
+            color=colour,
+            weight=weight,
+            va="top",
+            fontsize=8,
+            transform=axis.transAxes,
         )
         height -= 0.055 * len(lines) + 0.03

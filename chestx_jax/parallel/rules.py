@@ -11,16 +11,18 @@ stay whole).
 """
 
 import functools
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
-from absl import logging
 from flax import nnx, traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from chestx_jax.parallel.mesh import FSDP, TENSOR, MeshError
+
+log = logging.getLogger(__name__)
 
 P = PartitionSpec
 Module = TypeVar("Module", bound=nnx.Module)
@@ -144,7 +146,7 @@ def shardings(model: Any, mesh: Mesh) -> dict[str, Any]:
 
 @functools.cache  # once a process for each list, however often shardings are asked for
 def _announce(left_off: tuple[str, ...]) -> None:
-    logging.info("kept whole, because the mesh axis does not divide them:\n  %s", "\n  ".join(left_off))
+    log.info("kept whole, because the mesh axis does not divide them:\n  %s", "\n  ".join(left_off))
 
 
 def init_sharded(make: Callable[[], Module], mesh: Mesh) -> Module:

@@ -4,6 +4,7 @@ Step N is dispatched before the metrics of step N - 1 are read, so the device ne
 at a number. A checkpoint is written only after the losses up to it have been seen to be finite.
 """
 
+import logging
 import math
 import signal
 import threading
@@ -14,10 +15,11 @@ from types import FrameType
 from typing import Any, Protocol
 
 import jax
-from absl import logging
 
 from chestx_jax.training.metrics import MetricWriter, Progress
 from chestx_jax.training.state import TrainingError, TrainState
+
+log = logging.getLogger(__name__)
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: a scheduler should run the same line again
 
@@ -114,7 +116,9 @@ def train(
             if due:
                 hooks.save(step, state, batches.get_state())
             if sigterm.raised:
-                raise Preempted(f"stopped by SIGTERM after step {step}, which is saved; run the same line to resume")
+                raise Preempted(
+                    f"stopped by SIGTERM after step {step}, which is saved; run the same line to resume"
+                )
     return state
 
 
@@ -129,4 +133,4 @@ def _report(pending: _Pending, writer: MetricWriter, progress: Progress) -> None
     writer.write(pending.step, "train", {**scalars, "data_wait_seconds": pending.data_wait})
     progress.update(pending.step, scalars["loss"], scalars["tokens"])
     if pending.data_wait > 1.0 and pending.step > 2:
-        logging.warning("step %d waited %.1f s for data", pending.step, pending.data_wait)
+        log.warning("step %d waited %.1f s for data", pending.step, pending.data_wait)

@@ -1,12 +1,14 @@
 """Where numbers go: TensorBoard files, `metrics.jsonl`, and one line on the terminal."""
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from absl import logging
 from tensorboardX import SummaryWriter
+
+log = logging.getLogger(__name__)
 
 
 class MetricWriter:
@@ -42,7 +44,7 @@ def keep_lines_until(path: Path, step: int) -> None:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
-            logging.warning("%s: dropped a row that was cut short", path)
+            log.warning("%s: dropped a row that was cut short", path)
             continue
         if row["step"] <= step:
             kept.append(line + "\n")
@@ -65,7 +67,7 @@ class Progress:
         now = time.monotonic()
         if step == self._start + 1:  # compilation is over; rates count from here
             self._began = self._printed = now
-            logging.info("step %d/%d  loss %.4f  (compiled)", step, self._steps, loss)
+            log.info("step %d/%d  loss %.4f  (compiled)", step, self._steps, loss)
             return
         self._tokens += tokens
         if now - self._printed < self._every and step != self._steps:
@@ -73,9 +75,7 @@ class Progress:
         done = step - self._start - 1
         left = (now - self._began) / done * (self._steps - step)
         rate = (self._tokens - self._tokens_printed) / max(now - self._printed, 1e-9)
-        logging.info(
-            "step %d/%d  loss %.4f  %.0f tokens/s  %s left", step, self._steps, loss, rate, clock(left)
-        )
+        log.info("step %d/%d  loss %.4f  %.0f tokens/s  %s left", step, self._steps, loss, rate, clock(left))
         self._printed, self._tokens_printed = now, self._tokens
 
 

@@ -20,7 +20,9 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
     elif config.schedule == "constant":
         after = optax.constant_schedule(config.peak)
     else:
-        raise ValueError(f"config.optimizer.schedule is {config.schedule!r}; it can be 'cosine' or 'constant'")
+        raise ValueError(
+            f"config.optimizer.schedule is {config.schedule!r}; it can be 'cosine' or 'constant'"
+        )
     if not warmup:
         return after
     # From peak / warmup, not from 0: the first update of a run should not be thrown away.

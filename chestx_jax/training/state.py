@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct, traverse_util
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
+
+from chestx_jax.parallel import replicated
 
 Params = dict[str, Any]  # nested, leaves are arrays
 
@@ -29,6 +32,12 @@ class TrainState:
     def params(self) -> Params:
         """All parameters as one nested dictionary, the form that checkpoints hold."""
         return join(self.trainable, self.frozen)
+
+    def load(self, saved: dict[str, Any]) -> "TrainState":
+        """This state with the arrays of `saved`: {"params", "opt_state", "step"}."""
+        ours = {".".join(map(str, path)) for path in traverse_util.flatten_dict(self.trainable)}
+        trainable, frozen = partition(saved["params"], ours.__contains__)
+        return TrainState(saved["step"], trainable, frozen, saved["opt_state"])
 
 
 def join(trainable: Params, frozen: Params) -> Params:
@@ -63,36 +72,39 @@ def trainable_paths(freeze: str, lora: bool) -> Callable[[str], bool]:
     return learns
 
 
-def init_state(params: Params, tx: optax.GradientTransformation, learns: Callable[[str], bool]) -> TrainState:
-    """A fresh state; optimizer moments lie on the mesh as the parameters they belong to.
+def init_state(
+    params: Params, tx: optax.GradientTransformation, learns: Callable[[str], bool], mesh: Mesh
+) -> TrainState:
+    """A fresh state; optimizer moments lie on the mesh as the parameters they belong to, counters everywhere.
 
     Raises:
       TrainingError: when nothing is left to train.
     """
     trainable, frozen = partition(params, learns)
     if not trainable:
-        raise TrainingError("config.model.freeze matches every parameter that could learn; nothing is left to train")
-    step = jnp.zeros((), jnp.int32)
-    opt_state = jax.jit(tx.init, out_shardings=optimizer_shardings(tx, trainable))(trainable)
+        raise TrainingError(
+            "config.model.freeze matches every parameter that could learn; nothing is left to train"
+        )
+    step = jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh))
+    opt_state = jax.jit(tx.init, out_shardings=optimizer_shardings(tx, trainable, mesh))(trainable)
     return TrainState(step=step, trainable=trainable, frozen=frozen, opt_state=opt_state)
 
 
-def optimizer_shardings(tx: optax.GradientTransformation, trainable: Params) -> Any:
+def optimizer_shardings(tx: optax.GradientTransformation, trainable: Params, mesh: Mesh) -> Any:
     """The sharding of each optimizer leaf: its parameter's, or replicated for counters."""
-    shardings = jax.tree.map(lambda x: x.sharding, trainable)
-    first = jax.tree.leaves(shardings)[0]
-    rest = (
-        jax.sharding.NamedSharding(first.mesh, jax.sharding.PartitionSpec())
-        if isinstance(first, jax.sharding.NamedSharding)
-        else first
-    )
     return optax.tree_map_params(
         tx,
-        lambda _, sharding: sharding,
+        lambda _, param: param.sharding,
         jax.eval_shape(tx.init, trainable),
-        shardings,
-        transform_non_params=lambda _: rest,
+        trainable,
+        transform_non_params=lambda _: replicated(mesh),
     )
+
+
+def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:
+    """Structure and parameters of a module; `model_from` puts them together again."""
+    graphdef, state = nnx.split(model, nnx.Param)
+    return graphdef, nnx.to_pure_dict(state)
 
 
 def model_from(graphdef: nnx.GraphDef, *params: Params) -> Any:

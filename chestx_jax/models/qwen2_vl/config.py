@@ -237,10 +237,10 @@ TINY = Qwen2VLConfig(
     vocab_size=2048,
     hidden_size=128,
     num_layers=3,
-    num_heads=4,
-    num_kv_heads=2,
-    intermediate_size=512,
-    mrope_section=(4, 6, 6),
+    num_heads=2,
+    num_kv_heads=1,
+    intermediate_size=384,
+    mrope_section=(8, 12, 12),
     vision=VisionConfig(depth=4, embed_dim=128, num_heads=4),
     tie_word_embeddings=True,
     max_position_embeddings=4096,
@@ -252,5 +252,11 @@ TINY = Qwen2VLConfig(
     video_token_id=5,
 )
 SMALL = dataclasses.replace(
-    TINY, vocab_size=8192, hidden_size=256, num_layers=4, intermediate_size=1024, mrope_section=(8, 12, 12)
+    TINY,
+    vocab_size=8192,
+    hidden_size=256,
+    num_layers=4,
+    num_heads=4,
+    num_kv_heads=2,
+    intermediate_size=1024,
 )

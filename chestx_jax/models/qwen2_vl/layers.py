@@ -45,13 +45,16 @@ class Linear(nnx.Module):
         self.dtype = init.dtype
 
     def __call__(self, x: Float[Array, "*batch I"], out_dtype: Any = None) -> Float[Array, "*batch O"]:
-        y = jnp.matmul(x, self.kernel[...].astype(self.dtype), preferred_element_type=out_dtype)
+        # One matrix product over all rows: with batch and time apart, XLA transposes whole activations in the
+        # backward pass (on a CPU the gated MLP's gradient takes 2.4 times as long).
+        rows = x.reshape(-1, x.shape[-1])
+        y = jnp.matmul(rows, self.kernel[...].astype(self.dtype), preferred_element_type=out_dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(y.dtype)
-        if self.lora_a is not None and self.lora_b is not None:
-            low = jnp.matmul(x, self.lora_a[...].astype(self.dtype)) * self.lora_scale
+        if self.lora_a is not None:
+            low = jnp.matmul(rows, self.lora_a[...].astype(self.dtype)) * self.lora_scale
             y = y + jnp.matmul(low, self.lora_b[...].astype(self.dtype), preferred_element_type=y.dtype)
-        return y
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class RMSNorm(nnx.Module):
@@ -116,12 +119,12 @@ def attend(q: Float[Array, "B N T H"], *blocks: Block) -> Float[Array, "B T NH"]
 
 # Names that layers give their expensive results (`checkpoint_name`); the policy "minimal" keeps these.
 SAVED_NAMES = ("qkv", "attention", "o_proj", "down_proj")
-_POLICIES: dict[str, Callable[..., Any] | None] = {
+POLICIES: dict[str, Callable[..., Any] | None] = {
     "full": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "minimal": jax.checkpoint_policies.save_only_these_names(*SAVED_NAMES),
 }
-REMAT_POLICIES = ("none", *_POLICIES)
+REMAT_POLICIES = ("none", *POLICIES)
 
 
 def named(x: Array, name: str) -> Array:
@@ -134,5 +137,5 @@ def named(x: Array, name: str) -> Array:
 def scan_layers(step: Callable[..., tuple[Any, Any]], x: Any, layers: Any, remat: str) -> tuple[Any, Any]:
     """`lax.scan` of `step(x, layer) -> (x, out)` over stacked layers, rematerialised by the named policy."""
     if remat != "none":
-        step = functools.partial(jax.checkpoint, policy=_POLICIES[remat], prevent_cse=False)(step)
+        step = functools.partial(jax.checkpoint, policy=POLICIES[remat], prevent_cse=False)(step)
     return jax.lax.scan(step, x, layers)

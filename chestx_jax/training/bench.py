@@ -1,0 +1,53 @@
+"""From a config's `data` section to sources of samples."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from chestx_jax.data import read_samples
+from chestx_jax.data.embedded import PROCESSOR, build_embedded
+from chestx_jax.data.example import Bucket
+from chestx_jax.data.pipeline import Source
+from chestx_jax.training.state import TrainingError
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a run trains and validates on; `processor` is the tokenizer that came with the data, if any."""
+
+    train: tuple[Source, ...]
+    validation: tuple[Source, ...]
+    buckets: tuple[Bucket, ...]
+    processor: Path | None
+
+
+def open_bench(config: ConfigDict, seed: int, workdir: Path) -> Bench:
+    """Read the files that `config` (the `data` section) names; without `bench`, build phantoms in `workdir`.
+
+    Raises:
+      TrainingError: neither a bench nor phantoms are asked for, or a file is not there.
+      SampleError: a file holds a bad record.
+    """
+    if config.bench:
+        root = Path(config.bench)
+    elif config.phantom_studies:
+        root = workdir / "bench"
+        build_embedded(root, count=config.phantom_studies, seed=seed)
+    else:
+        raise TrainingError("config.data.bench is empty: give the directory that launch.build_bench made")
+    processor = root / PROCESSOR
+    return Bench(
+        train=tuple(_source(root, name, mode, weight, config.limit) for name, mode, weight in config.train),
+        validation=tuple(_source(root, name, mode, 1.0, config.limit) for name, mode in config.validation),
+        buckets=tuple(Bucket(tokens, patches) for tokens, patches in config.buckets),
+        processor=processor if processor.is_dir() else None,
+    )
+
+
+def _source(root: Path, name: str, mode: str, weight: float, limit: int) -> Source:
+    path = root / name
+    if not path.is_file():
+        raise TrainingError(f"config.data names {name!r}, but {path} is not there")
+    samples = read_samples(path)
+    return Source(name=str(path), samples=samples[:limit] if limit else samples, mode=mode, weight=weight)

@@ -1,0 +1,78 @@
+"""From a config's `model` section to a processor and a model on the mesh."""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from chestx_jax.data import Processor
+from chestx_jax.models.lora import add_lora
+from chestx_jax.models.qwen2_vl import QWEN2_VL_2B, QWEN2_VL_7B, SMALL, TINY, Qwen2VL, Qwen2VLConfig
+from chestx_jax.parallel.rules import init_sharded
+from chestx_jax.training.state import TrainingError
+from chestx_jax.weights import find_step, load_pretrained
+from chestx_jax.weights.checkpoints import MODEL
+
+ARCHS = {"tiny": TINY, "small": SMALL, "qwen2_vl_2b": QWEN2_VL_2B, "qwen2_vl_7b": QWEN2_VL_7B}
+VOCAB_MULTIPLE = 64  # random models pad their vocabulary, so that a mesh can divide it
+
+
+def make_processor(config: ConfigDict, image_size: int, fallback: Path | None) -> Processor:
+    """The processor that `config` (the `model` section) names: its own, else `pretrained`'s, else `fallback`.
+
+    Raises:
+      TrainingError: when there is none of them.
+      ProcessorError: when its directory is not usable.
+    """
+    directory = config.processor or (config.pretrained and companions(config.pretrained)) or fallback
+    if not directory:
+        raise TrainingError(
+            "config.model.processor is empty: give a directory with a tokenizer and a preprocessor"
+        )
+    return Processor.from_pretrained(directory, image_size=image_size)
+
+
+def companions(directory: str | Path) -> Path:
+    """Where the tokenizer and processor files of a model are: in its Hugging Face directory, or in the `model`
+    directory of the run that its checkpoint belongs to."""
+    step = find_step(directory)
+    return Path(directory) if step is None else Path(step).parent.parent / MODEL
+
+
+def make_model(config: ConfigDict, processor: Processor, mesh: Mesh, seed: int) -> Qwen2VL:
+    """The model that `config` (the `model` section) describes, its parameters on `mesh`.
+
+    Raises:
+      TrainingError: when neither `pretrained` nor a known `arch` is given.
+      WeightsError: when `pretrained` is not a usable directory.
+    """
+    dtype, param_dtype = jnp.dtype(config.dtype), jnp.dtype(config.param_dtype)
+    if config.pretrained:
+        model = load_pretrained(
+            config.pretrained, dtype=param_dtype, mesh=mesh, compute_dtype=dtype, remat=config.remat
+        )
+    elif config.arch in ARCHS:
+        sizes = fit_to_tokenizer(ARCHS[config.arch], processor)
+        model = init_sharded(
+            lambda: Qwen2VL(
+                sizes, rngs=nnx.Rngs(params=seed), dtype=dtype, param_dtype=param_dtype, remat=config.remat
+            ),
+            mesh,
+        )
+    else:
+        raise TrainingError(
+            f"config.model.arch is {config.arch!r} and config.model.pretrained is empty; give a directory as "
+            f"pretrained, or one of {', '.join(ARCHS)} as arch"
+        )
+    if config.lora.rank:
+        add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, nnx.Rngs(params=seed + 1))
+    return model
+
+
+def fit_to_tokenizer(sizes: Qwen2VLConfig, processor: Processor) -> Qwen2VLConfig:
+    """`sizes` with the vocabulary and the special tokens of `processor`, for a model with random weights."""
+    vocab_size = -(-processor.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    return dataclasses.replace(sizes, vocab_size=vocab_size, **processor.token_ids())

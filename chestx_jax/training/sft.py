@@ -1,0 +1,207 @@
+"""Supervised fine-tuning: loss on the answer tokens and the end of the sequence, nothing else."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from chestx_jax.data.pipeline import Batch, Pipeline, ordered_batches
+from chestx_jax.data.processor import Processor
+from chestx_jax.parallel import batch_sharding, make_mesh
+from chestx_jax.training.bench import Bench, open_bench
+from chestx_jax.training.loop import Hooks, train
+from chestx_jax.training.losses import TokenSums, chunked_cross_entropy
+from chestx_jax.training.metrics import MetricWriter
+from chestx_jax.training.optimizer import learning_rate, make_optimizer
+from chestx_jax.training.resume import Saver, identity
+from chestx_jax.training.setup import make_model, make_processor
+from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
+from chestx_jax.training.workdir import describe_run
+from chestx_jax.weights import Adapter, Checkpoints, write_model_files
+
+log = logging.getLogger(__name__)
+
+Arrays = Mapping[str, Array]
+TrainStep = Callable[[TrainState, Arrays], tuple[TrainState, dict[str, Array]]]
+
+
+def token_sums(
+    graphdef: nnx.GraphDef, loss_chunk: int, trainable: Any, frozen: Any, batch: Arrays
+) -> TokenSums:
+    """The loss, hits and count over a batch's target tokens."""
+    model = model_from(graphdef, trainable, frozen)
+    hidden = model.hidden(batch)
+    return chunked_cross_entropy(model.logits, hidden, batch["tokens"], batch["loss_mask"], loss_chunk)
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    accumulation: int,
+    loss_chunk: int,
+) -> TrainStep:
+    """One jitted update: mean loss over all target tokens of the batch, whatever the micro-batches.
+
+    Gradients of the *sums* are added over `accumulation` micro-batches and divided once by the token count, so
+    the result is that of the whole batch, also where micro-batches hold different numbers of targets.
+    """
+    sums_of = partial(token_sums, graphdef, loss_chunk)
+
+    def loss_sum(trainable: Any, frozen: Any, batch: Arrays) -> tuple[Array, TokenSums]:
+        sums = sums_of(trainable, frozen, batch)
+        return sums.loss, sums
+
+    def gradient_sums(state: TrainState, batch: Arrays) -> tuple[Any, TokenSums]:
+        grad = jax.grad(loss_sum, has_aux=True)
+        if accumulation == 1:
+            return grad(state.trainable, state.frozen, batch)
+
+        def micro_step(carry: tuple[Any, TokenSums], micro: Arrays) -> tuple[tuple[Any, TokenSums], None]:
+            return jax.tree.map(jnp.add, carry, grad(state.trainable, state.frozen, micro)), None
+
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), state.trainable)
+        # Every device keeps rows of each micro-batch: row r goes to micro-batch r % accumulation.
+        micros = jax.tree.map(
+            lambda x: x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]).swapaxes(0, 1), batch
+        )
+        return jax.lax.scan(micro_step, (zeros, TokenSums.zero()), micros)[0]
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, dict[str, Array]]:
+        gradients, sums = gradient_sums(state, batch)
+        count = jnp.maximum(sums.count, 1.0)
+        gradients = jax.tree.map(lambda g: g / count.astype(g.dtype), gradients)
+        updates, opt_state = tx.update(gradients, state.opt_state, state.trainable)
+        metrics = {
+            "loss": sums.loss / count,
+            "token_accuracy": sums.correct / count,
+            "grad_norm": optax.tree.norm(gradients),
+            "learning_rate": schedule(state.step),
+            "target_tokens": sums.count,
+            "tokens": (batch["segments"] > 0).sum(),
+        }
+        return state.replace(
+            step=state.step + 1,
+            trainable=optax.apply_updates(state.trainable, updates),
+            opt_state=opt_state,
+        ), metrics
+
+    return train_step
+
+
+def put_batch(mesh: Mesh, batch: Batch) -> Arrays:
+    """This process's rows of a batch as global arrays on the mesh."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.arrays.items()}
+
+
+def make_evaluate(
+    graphdef: nnx.GraphDef, mesh: Mesh, batches: list[Batch], loss_chunk: int
+) -> Callable[[int, TrainState], dict[str, float]]:
+    """Teacher-forced loss, perplexity and token accuracy over fixed batches."""
+    sums_of = jax.jit(partial(token_sums, graphdef, loss_chunk))
+
+    def evaluate(step: int, state: TrainState) -> dict[str, float]:
+        total = TokenSums.zero()
+        for batch in batches:
+            total = total + sums_of(state.trainable, state.frozen, put_batch(mesh, batch))
+        loss, accuracy = float(total.loss / total.count), float(total.correct / total.count)
+        log.info("step %d  validation loss %.4f  token accuracy %.4f", step, loss, accuracy)
+        return {"loss": loss, "perplexity": float(np.exp(loss)), "token_accuracy": accuracy}
+
+    return evaluate
+
+
+def validation_batches(config: ConfigDict, bench: Bench, processor: Processor) -> Iterator[Batch]:
+    """Every validation sample once, in batches of `batch_size`."""
+    for source in bench.validation:
+        yield from ordered_batches(
+            source,
+            processor,
+            buckets=bench.buckets,
+            batch_size=config.batch_size,
+            target=True,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            read_threads=config.data.read_threads,
+        )
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Train, or go on with the training that `workdir` holds.
+
+    Raises:
+      TrainingError, SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError: each
+      names what to mend. Preempted: after SIGTERM.
+    """
+    describe_run(workdir, config)
+    mesh = make_mesh(config.mesh)
+    bench = open_bench(config.data, config.seed, workdir)
+    processor = make_processor(config.model, config.data.image_size, bench.processor)
+    batches = Pipeline(
+        bench.train,
+        processor,
+        buckets=bench.buckets,
+        batch_size=config.batch_size,
+        steps=config.steps,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        read_threads=config.data.read_threads,
+    )
+    with jax.set_mesh(mesh), Checkpoints(workdir, keep=config.keep) as checkpoints:
+        model = make_model(config.model, processor, mesh, config.seed)
+        write_model_files(
+            workdir,
+            model.config,
+            source=processor.directory,
+            adapter=Adapter(**config.model.lora) if config.model.lora.rank else None,
+        )
+        graphdef, params = split_model(model)
+        del model
+        tx = make_optimizer(config.optimizer, config.steps)
+        learns = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
+        state = init_state(params, tx, learns, mesh)
+        saver = Saver(checkpoints, identity(config))
+        state, start = saver.resume(state, batches)
+        step = make_train_step(
+            graphdef,
+            tx,
+            learning_rate(config.optimizer, config.steps),
+            accumulation=config.accumulation,
+            loss_chunk=config.loss_chunk,
+        )
+        hooks = Hooks(
+            train_step=lambda state, batch: step(state, put_batch(mesh, batch)),
+            save=saver.save,
+            evaluate=make_evaluate(
+                graphdef, mesh, list(validation_batches(config, bench, processor)), config.loss_chunk
+            ),
+        )
+        writer = MetricWriter(workdir, start)
+        try:
+            train(
+                state,
+                batches,
+                hooks,
+                start=start,
+                steps=config.steps,
+                save_every=config.save_every,
+                eval_every=config.eval_every,
+                writer=writer,
+            )
+        finally:
+            writer.close()
+            batches.close()
