@@ -4,12 +4,12 @@ Layout: `indiana_reports.csv` (uid, MeSH, Problems, image, indication, compariso
 `indiana_projections.csv` (uid, filename, projection), `images/images_normalized/<filename>`. The tables name
 .png files; JPEG copies under the same stem are taken as well.
 
-Labels come from the MeSH codes, which two trained coders assigned to each report (Demner-Fushman et al.,
-JAMIA 2016, "Preparing a collection of radiology examinations for distribution and retrieval"). The coding is
-exhaustive: every abnormality of a report has a code and a report without any is coded "normal". So a label
-  without a code is 0, apart
-from the pairs of `_UNSETTLED`, whose code neither means the label nor rules it out; those are left
-unlabelled (None), and no question is asked about them. Reports coded "No Indexing" carry no labels at all.
+Labels come from the MeSH codes that human coders assigned to each report (Demner-Fushman et al., JAMIA 2016,
+"Preparing a collection of radiology examinations for distribution and retrieval"). The coding is exhaustive:
+every abnormality of a report has a code, and a report without any is coded "normal". So a label without a
+code is 0, apart from the pairs of `_UNSETTLED`, whose code neither means the label nor rules it out, and from
+borderline findings; those are left unlabelled (None) and no question is asked about them. Reports coded
+"No Indexing" carry no labels at all.
 """
 
 import csv
@@ -94,6 +94,7 @@ _UNSETTLED: Mapping[str, tuple[str, ...]] = {
     "costophrenic angle": ("pleural effusion",),
     "thickening": ("pleural effusion",),
     "pleura": ("pleural effusion",),
+    "sulcus": ("pleural effusion",),
     "deformity": ("fracture",),
     "surgical instruments": ("support devices",),
     "spinal fusion": ("support devices",),
@@ -113,12 +114,18 @@ def labels_of(codes: Iterable[str]) -> dict[str, int | None]:
     labels: dict[str, int | None] = dict.fromkeys((*LABELS, NO_FINDING), 0)
     for parts in lowered:
         labels.update(dict.fromkeys(_UNSETTLED.get(parts[0], ())))
+        if "borderline" in parts:
+            labels.update(dict.fromkeys(_meant(parts)))
     for parts in lowered:
-        for key in (parts[0], "/".join(parts[:2])):
-            labels.update(dict.fromkeys(_PRESENT.get(key, ()), 1))
+        if "borderline" not in parts:
+            labels.update(dict.fromkeys(_meant(parts), 1))
     if "normal" in heads:
         labels[NO_FINDING] = 1 if heads == {"normal"} else None
     return labels
+
+
+def _meant(parts: list[str]) -> tuple[str, ...]:
+    return _PRESENT.get(parts[0], ()) + _PRESENT.get("/".join(parts[:2]), ())
 
 
 def read(root: Path, *, reject: Reject) -> Iterator[Study]:
