@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
@@ -47,7 +48,10 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints of one run. Every process of a multi-host run calls every method.
+    """The checkpoints of one run, for the program that writes them; to read one, `load_pretrained` is enough.
+
+    Every process of a multi-host run calls every method. Directories of saves that never finished are moved
+    out of the way (9 becomes unfinished-9) or, where Orbax knows them as its own, removed.
 
     Args:
       workdir: the run's directory; checkpoints lie in its `checkpoints`.
@@ -56,6 +60,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
         self.directory = epath.Path(workdir).absolute() / CHECKPOINTS
+        _set_unfinished_aside(self.directory)
         self._saved: set[int] = set(finished_steps(self.directory))
         self._pending: Any = None
         self._checkpointer = ocp.training.Checkpointer(
@@ -200,6 +205,20 @@ def finished_steps(root: epath.PathLike) -> tuple[int, ...]:
     if not root.is_dir():
         return ()
     return tuple(sorted(int(p.name) for p in root.iterdir() if p.name.isdecimal() and _is_finished(p)))
+
+
+def _set_unfinished_aside(root: epath.Path) -> None:
+    """Orbax would count them among those to keep, and refuse to save a step of the same number."""
+    if jax.process_index() == 0 and root.is_dir():
+        for path in root.iterdir():
+            if path.name.isdecimal() and not _is_finished(path):
+                aside = root / f"unfinished-{path.name}"
+                logging.warning("%s is no finished checkpoint; it becomes %s", path, aside.name)
+                if aside.exists():
+                    aside.rmtree()
+                path.rename(aside)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"unfinished checkpoints of {root} are set aside")
 
 
 def _is_finished(path: epath.Path) -> bool:
