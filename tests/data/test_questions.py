@@ -112,6 +112,15 @@ def test_temporal_wording_and_images() -> None:
     assert edema.extra["prior_report"] == "IMPRESSION: Edema."
 
 
+def test_temporal_reasoning_takes_the_comparison_of_its_label() -> None:
+    prior = Study("6", "a", (Path("old.png"),))
+    comparisons = {"edema": "The haze has grown.", "pleural effusion": "The fluid is the same."}
+    known = {"reason_steps": ("There is haze.",), "extra": {"comparison_steps": comparisons}}
+    (sample,) = build({}, "temporal", prior=prior, progression={"edema": "worsening"}, **known)
+    assert sample.reason_steps[:-1] == ("There is haze.", "The haze has grown.")
+    assert "B, edema is worsening" in sample.reason_steps[-1]
+
+
 def test_reasoning_ends_with_a_sentence_that_names_the_answer() -> None:
     steps = ("The heart is large.", "The lungs are clear.")
     labels = ABSENT | {"cardiomegaly": 1}

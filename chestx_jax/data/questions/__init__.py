@@ -80,4 +80,4 @@ def _reason_steps(steps: Iterable[str], question: Question, rng: random.Random) 
     if not known:
         return ()
     named = question.meaning if question.options is None else f"{question.answer}, {question.meaning}"
-    return (*known, rng.choice(_CONCLUSIONS).format(named))
+    return (*known, *question.steps, rng.choice(_CONCLUSIONS).format(named))

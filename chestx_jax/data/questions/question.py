@@ -25,6 +25,7 @@ class Question:
       meaning: the answer in words, for the sentence that closes the reasoning.
       label: the finding that is asked for, where the task asks for one.
       images: other images than the study's own.
+      steps: reasoning that only this question needs, after the study's own.
     """
 
     stem: str
@@ -34,6 +35,7 @@ class Question:
     meaning: str
     label: str | None = None
     images: tuple[Path, ...] = ()
+    steps: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -45,11 +47,12 @@ def choice(
     *,
     label: str | None = None,
     images: tuple[Path, ...] = (),
+    steps: tuple[str, ...] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> Question:
     """A question with lettered options of which number `right` is the answer."""
     text = options[right]
-    return Question(stem, options, LETTERS[right], text, meaning or text, label, images, extra or {})
+    return Question(stem, options, LETTERS[right], text, meaning or text, label, images, steps, extra or {})
 
 
 def ordered(labels: Mapping[str, int | None]) -> list[str]:
