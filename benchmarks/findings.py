@@ -34,6 +34,7 @@ CODES: tuple[tuple[str, str], ...] = (
     ("lung opacity", r"Consolidation.*|Cicatrix(?!/(?:pleura|costo|cardio|thorax)).*|Lung/.*interstitial.*"),
     ("lung opacity", r"Markings.*interstitial.*|Lung Diseases, Interstitial.*|Pulmonary Fibrosis.*|Thickening/.*interstitial.*"),
     ("lung lesion", r"Nodule(?!/pleura).*|Mass/(?!breast).*|Cavitation.*"),
+    ("lung lesion", rf"(?:Opacity|Density)/lung{_OUTSIDE_LUNG}.*/round.*"),  # the indexers' "nodular"
     ("edema", r"Pulmonary Edema.*|Pulmonary Congestion.*|Heart Failure.*"),
     ("consolidation", r"Consolidation.*"),
     ("pneumonia", r"Pneumonia.*"),

@@ -20,20 +20,19 @@ def attach(items: list[Item], words: list[str], mentions: list[Mention], ontolog
     """Fills ``side``, ``severity``, ``change`` and ``place`` of every mention of a sentence."""
     if not mentions:
         return
-    used = {id(item) for mention in mentions if mention.composed for item in items if _is_place(item, mention)}
+    composed = [mention for mention in mentions if mention.composed]
     for k, item in enumerate(items):
-        if item[0] in _MODIFIERS and id(item) not in used:
+        if item[0] in _MODIFIERS and not (item[0] == "place" and any(_is_place(item, mention) for mention in composed)):
             for mention, late in _owners(items, words, mentions, k):
                 _give(mention, item, late, ontology)
-    for mention in mentions:
-        if mention.composed:
-            place = ontology.places[mention.place]  # type: ignore[index]
-            mention.side = mention.side or place.side
-    _share(items, mentions, ontology)
+    for mention in composed:
+        mention.side = mention.side or ontology.places[mention.place].side  # type: ignore[index]
+    if len(mentions) > 1 and any(mention.side for mention in mentions):
+        _share(items, mentions, ontology)
 
 
 def _is_place(item: Item, mention: Mention) -> bool:
-    return item[0] == "place" and item[1] == mention.place and mention.first <= item[2] and item[3] <= mention.last
+    return item[1] == mention.place and mention.first <= item[2] and item[3] <= mention.last
 
 
 def _owners(items: list[Item], words: list[str], mentions: list[Mention], k: int) -> list[tuple[Mention, bool]]:

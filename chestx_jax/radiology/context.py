@@ -10,13 +10,14 @@ from chestx_jax.radiology.mentions import SEPARATORS, Item, Mention
 
 _WEAK = frozenset({"with", "which", "where", "there"})  # stops that do not end a search or a list of candidates
 _LISTED = frozenset({"side", "severity", "change", "place", "prepositions", "comma", "and", "or", "hedge", "state"})
+_QUIET = frozenset({"side", "severity", "change", "place", "verbs", "prepositions", "seen", "links", "passes"})
 _CLOSERS = frozenset({"negate_before", "negate_after", "negate", "imagined_before", "imagined_clause", "hedge_after"})
 
 
 class Scopes:
     """The open scopes while a sentence is read; ``None`` or the index of the item that opened it."""
 
-    __slots__ = ("hedge", "imagined", "items", "mentions", "negation", "past", "words")
+    __slots__ = ("hedge", "imagined", "items", "mentions", "negation", "past", "remainder", "words")
 
     def __init__(self, items: list[Item], words: list[str], mentions: list[Mention]) -> None:
         self.items, self.words, self.mentions = items, words, mentions
@@ -24,6 +25,7 @@ class Scopes:
         self.hedge: int | None = None
         self.imagined: int | None = None
         self.past = False
+        self.remainder = False
 
 
 def judge(items: list[Item], words: list[str], mentions: list[Mention]) -> None:
@@ -35,7 +37,9 @@ def judge(items: list[Item], words: list[str], mentions: list[Mention]) -> None:
     recent: list[Mention] = []
     clause: list[Mention] = []
     definition = False
-    for k, (kind, _, i, _) in enumerate(items):
+    for k, (kind, value, i, _) in enumerate(items):
+        if kind in _QUIET:
+            continue
         if k in at:
             for mention in at[k]:
                 _open_scopes(scopes, mention)
@@ -49,16 +53,27 @@ def judge(items: list[Item], words: list[str], mentions: list[Mention]) -> None:
             scopes.past = False
             if words[i] not in _WEAK:
                 scopes.imagined = None
+                scopes.remainder = False
                 recent = []
         elif kind in SEPARATORS:
             _separator(scopes, k, kind)
+        elif kind == "state":
+            if value == "normal" and recent and not recent[-1].composed and _bare(items, recent[-1].at, k):
+                recent[-1].negated = True  # "scarring is within normal limits"
         elif kind == "imagined_clause":
             definition = definition or scopes.negation is None
-        elif kind not in ("side", "severity", "change", "place"):
+        else:
             _cue(scopes, k, kind, recent)
     _imagine(clause if definition else [])
-    _alternatives(items, mentions)
-    _topics(items, words, mentions)
+    if "or" in words:
+        _alternatives(items, mentions)
+    if ":" in words:
+        _topics(items, words, mentions)
+
+
+def _bare(items: list[Item], one: int, two: int) -> bool:
+    """Whether nothing but a verb stands between two items."""
+    return two > one + 1 and all(items[m][0] == "verbs" for m in range(one + 1, two))
 
 
 def _open_scopes(scopes: Scopes, mention: Mention) -> None:
@@ -69,7 +84,8 @@ def _open_scopes(scopes: Scopes, mention: Mention) -> None:
     if mention.negated and _resolving(scopes, scopes.items[negation]):  # type: ignore[index]
         mention.change = "better"
     mention.imagined = imagined is not None and (negation is None or imagined < negation)
-    mention.hedged = scopes.hedge is not None
+    denied = mention.negated or mention.claims[0][1] == "-"
+    mention.hedged = scopes.hedge is not None or (scopes.remainder and denied)
     mention.past = scopes.past
 
 
@@ -167,6 +183,8 @@ def _cue(scopes: Scopes, k: int, kind: str, recent: list[Mention]) -> None:
             scopes.imagined = k
     elif kind == "historical_before":
         scopes.past = True
+    elif kind == "remainder":
+        scopes.remainder = True
 
 
 def _fresh(scopes: Scopes, k: int, recent: list[Mention]) -> bool:

@@ -20,7 +20,8 @@ class Finding:
     """One claim. ``text[start:end]`` is the mention, ``text[sentence_start:sentence_end]`` its sentence.
 
     polarity:   present, absent
-    certainty:  definite; uncertain ("possible", "A or B", "cannot be excluded"; absent and uncertain is "unlikely");
+    certainty:  definite; uncertain ("possible", "A or B", "cannot be excluded"; absent and uncertain is
+                "unlikely", or "otherwise clear", which denies only what was not named before);
                 hypothetical: not asserted ("we look for effusion", "would appear as", questions, topics, INDICATION sections);
                 historical: said of the past ("history of pneumonia")
     laterality: left, right, bilateral or None
@@ -65,18 +66,14 @@ def read_sentence(sentence: str) -> tuple[tuple, ...]:
     """The claims of one lower-case sentence: the fields of Finding with offsets into the sentence. Reports repeat sentences, so they
     are cached; ``read_sentence.cache_clear()`` empties the cache."""
     ontology = load()
-    spans = []
-    words = []
-    for match in TOKEN.finditer(sentence):
-        word = match.group()
-        words.append("," if word in "–—" else word)
-        spans.append(match.span())
+    words = TOKEN.findall(sentence)
     items = scan(words, ontology)
     mentions = compose(items, words, ontology)
     if not mentions:
         return ()
     judge(items, words, mentions)
     attach(items, words, mentions, ontology)
+    spans = [match.span() for match in TOKEN.finditer(sentence)]
     question = sentence.endswith("?")
     claims = []
     for mention in mentions:

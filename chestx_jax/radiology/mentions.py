@@ -13,7 +13,7 @@ from chestx_jax.radiology.ontology import Ontology
 
 Item = tuple[str, Any, int, int]
 SEPARATORS = frozenset({"comma", "and", "or"})
-_LOOSE = frozenset({"side", "severity", "change", "hedge", "negate_before", "passes", "historical_before"})
+_LOOSE = frozenset({"side", "severity", "change", "hedge", "negate_before", "passes", "historical_before", "remainder"})
 
 
 @dataclass(slots=True)

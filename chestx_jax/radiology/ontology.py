@@ -33,7 +33,7 @@ LABELS = (
 )
 """The 14 labels of CheXpert (Irvin et al. 2019), lower-case, in its order."""
 
-TOKEN = re.compile(r"[a-z0-9]+|[,;:/?&+]|[\u2013\u2014]")
+TOKEN = re.compile(r"[a-z0-9]+|[,;:/?&+\u2013\u2014]")
 """What the matcher sees of a lower-cased text. Hyphens, quotes and markdown marks only separate."""
 
 CUES = (
@@ -46,6 +46,7 @@ CUES = (
     "imagined_before",
     "imagined_clause",
     "historical_before",
+    "remainder",
     "stops",
     "links",
     "verbs",

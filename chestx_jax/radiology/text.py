@@ -8,19 +8,25 @@ _HEADINGS = (
     r"(?:clinical\s+)?(?:indications?|history|information)|reason\s+for\s+(?:the\s+)?(?:exam(?:ination)?|study)"
     r"|comparisons?|technique|procedure|findings?|impressions?|conclusions?|opinion|report"
 )
+_HEADINGS_UPPER = (
+    r"(?:CLINICAL )?(?:INDICATIONS?|HISTORY|INFORMATION)|REASON FOR (?:THE )?(?:EXAM(?:INATION)?|STUDY)"
+    r"|COMPARISONS?|TECHNIQUE|PROCEDURE|FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|OPINION|REPORT"
+)
 _BACKGROUND = re.compile(
     r"\W*(?:(?:clinical\s+)?(?:indications?|history|information)|reason\s+for\s+[a-z ]+|comparisons?|technique|procedure)"
     r"\W*:",
     re.IGNORECASE,
 )
 _HEADING = re.compile(rf"\W*(?:{_HEADINGS})\W*:", re.IGNORECASE)
-_END = re.compile(
-    r"(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)(?<!\b[Dd]r)[.!?]+[\"'*)\u201d]*(?=\s|$|<)"  # end of a sentence
+# every alternative begins with a plain set of characters: the engine then skips all others at once
+_ENDS = (
+    r"[.!?]+[\"'*)\u201d]*(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\b[Dd]r\.)(?=\s|$|<)"  # end of a sentence
     r"|\.(?=[A-Z][a-z])"  # "disease.No effusion"
     r"|\n(?=\s*(?:\n|[-*\u2022#>]|\d{1,2}[.)]|[A-Z][a-z]|[A-Z]\)))"  # line break that is not a soft wrap
     r"|</?(?:think|answer)>"
-    rf"|\s(?=(?:{_HEADINGS.upper()})\s*:)"  # "... pneumonia FINDINGS: ..."
 )
+_END = re.compile(_ENDS)
+_END_OR_HEADING = re.compile(_ENDS + rf"|\s(?=(?:{_HEADINGS_UPPER})\s*:)")  # "... pneumonia FINDINGS: ..."
 
 
 def lower(text: str) -> str:
@@ -40,12 +46,12 @@ def sentences(text: str) -> list[tuple[int, int, bool]]:
     start = 0
     sections = ":" in text
     background = False
-    ends = [match.end() for match in _END.finditer(text)]
+    ends = [match.end() for match in (_END_OR_HEADING if sections else _END).finditer(text)]
     ends.append(len(text))
     for end in ends:
         piece = text[start:end]
         stripped = piece.strip()
-        if len(stripped) > 1:
+        if len(stripped) > 2:
             if sections and ":" in piece and _HEADING.match(piece):
                 background = _BACKGROUND.match(piece) is not None
             first = start + piece.index(stripped[0])
