@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -351,6 +352,28 @@ def test_non_contiguous_arrays_are_written_right(tmp_path):
     np.testing.assert_array_equal(load_file(tmp_path / "x")["a"], value.T)
     save_file({"a": np.ascontiguousarray(value.T), "b": np.ones(2, BF16)}, tmp_path / "y", {"format": "pt"})
     assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+
+
+def test_memory_of_import_and_export(tmp_path, tensors):
+    """Import holds the model and little more; export never more than a few tensors (see also benchmarks/)."""
+    for key in [key for key in tensors if key.startswith("model.layers.0.")]:
+        for layer in range(3, 40):
+            tensors[key.replace(".0.", f".{layer}.")] = tensors[key]
+    source = write_hf(tmp_path / "in", tensors, tied=False, num_hidden_layers=40)
+    own = (source / "model.safetensors").stat().st_size
+    tensor = max(value.nbytes for value in tensors.values())
+    load_pretrained(source)  # imports and compiles
+    tracemalloc.start()
+    model = load_pretrained(source)
+    held, peak = tracemalloc.get_traced_memory()
+    assert held > 0.9 * own  # the buffers that were filled became the model, uncopied
+    assert peak < own + 4 * tensor
+    tracemalloc.reset_peak()
+    save_pretrained(model, tmp_path / "out", max_shard_bytes=1e6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - held < 4 * tensor < own / 8
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 5
 
 
 def test_shard_plan_respects_the_limit_and_keeps_large_tensors_whole():
