@@ -9,7 +9,7 @@ The rules, and where the authors' own script (eval/reasoning_eval.py of their re
 
 * factuality = correct_count / predicted findings, completeness = recalled_count / gold findings,
   effectiveness = effective_count / (effective_count + ineffective_count); the score is their mean. Counts are
-  used, not the lists beside them, as by the authors: 7 counts in the 718 released judgments disagree with them.
+  used, not the lists beside them, as by the authors: 7 counts in the 718 released judgments disagree.
 * A zero denominator scores 0 and stays in the mean (both).
 * A judgment that lacks a part is malformed: counted, and left out of all three means. The authors leave it
   out of the sample count too, but their script has by then added what it read before the missing part (first
