@@ -59,11 +59,20 @@ def smallest_bucket(tokens: int, patches: int, buckets: Sequence[Bucket]) -> int
     return next(fits, None)
 
 
-def stack(examples: Sequence[Example], bucket: Bucket, pad_id: int) -> dict[str, np.ndarray]:
+def stack(
+    examples: Sequence[Example],
+    bucket: Bucket,
+    pad_id: int,
+    patches: Float32[np.ndarray, "B P F"] | None = None,
+) -> dict[str, np.ndarray]:
     """Right-pads the examples to the bucket and stacks them: the arrays of `Example` with a leading B.
 
     Padding: tokens `pad_id`, image_index -1, everything else 0. Masks come from `segments` and
     `patch_segments`, never from the ids.
+
+    Args:
+      patches: the batch's patches if the examples were made inside it (see `Processor.__call__`): then the
+        one large array is not copied.
 
     Raises: BucketError when an example is larger than the bucket.
     """
@@ -72,19 +81,14 @@ def stack(examples: Sequence[Example], bucket: Bucket, pad_id: int) -> dict[str,
             size = f"{example.num_tokens} tokens and {example.num_patches} patches"
             raise BucketError(f"row {row}: {size} do not fit {bucket}")
     filler = {"tokens": pad_id, "image_index": -1}
-    batch = {}
-    for name in (field.name for field in fields(Example)):
+    batch = {} if patches is None else {"patches": patches}
+    for name in (field.name for field in fields(Example) if field.name not in batch):
         rows = [getattr(example, name) for example in examples]
         room = bucket.patches if name.startswith("patch") else bucket.tokens
         shape = (3, room) if name == "positions" else (room, *rows[0].shape[1:])
-        fill = filler.get(name, 0)
-        # zeros is lazily mapped by the system: padding of the largest array then costs nothing until it is
-        # read
-        out = (
-            np.full((len(rows), *shape), fill, rows[0].dtype)
-            if fill
-            else np.zeros((len(rows), *shape), rows[0].dtype)
-        )
+        out = np.zeros((len(rows), *shape), rows[0].dtype)
+        if name in filler:
+            out.fill(filler[name])
         for target, row in zip(out, rows, strict=True):
             if name == "positions":
                 target[:, : row.shape[1]] = row

@@ -65,13 +65,28 @@ class _Maker:
 
     def __call__(self, step: int) -> Batch:
         rows = zip(self.plan.dataset[step], self.plan.sample[step], strict=True)
-        chosen = [(self.sources[dataset], index) for dataset, index in rows]
-        examples = []
-        for source, index in chosen:
-            with _in_source(source.name):
-                examples.append(self.processor(source.samples[index], mode=source.mode, target=self.target))
-        arrays = stack(examples, self.buckets[self.plan.bucket[step]], self.processor.pad_id)
-        return Batch(arrays, tuple(s.samples[i] for s, i in chosen), np.ones(len(chosen), bool))
+        chosen = [(self.sources[dataset], self.sources[dataset].samples[index]) for dataset, index in rows]
+        bucket = self.buckets[self.plan.bucket[step]]
+        arrays = _collate(chosen, self.processor, bucket, target=self.target)
+        return Batch(arrays, tuple(sample for _, sample in chosen), np.ones(len(chosen), bool))
+
+
+def _collate(
+    chosen: Sequence[tuple[Source, Sample]],
+    processor: Processor,
+    bucket: Bucket,
+    *,
+    target: bool,
+    blank_images: bool = False,
+) -> dict[str, np.ndarray]:
+    # zeros are mapped lazily by the system: padding costs nothing until it is read
+    patches = np.zeros((len(chosen), bucket.patches, processor.patch_config.width), np.float32)
+    examples = []
+    for (source, sample), room in zip(chosen, patches, strict=True):
+        images = [processor.blank_image()] * len(sample.images) if blank_images else None
+        with _in_source(source.name):
+            examples.append(processor(sample, images, mode=source.mode, target=target, room=room))
+    return stack(examples, bucket, processor.pad_id, patches)
 
 
 class Pipeline:
@@ -200,9 +215,10 @@ def ordered_batches(
     process_index: int = 0,
     process_count: int = 1,
     read_threads: int = 2,
+    blank_images: bool = False,
 ) -> Iterator[Batch]:
     """Every sample once, for evaluation: bucket by bucket, the longest first (what does not fit in memory
-    fails at once).
+    fails at once). With `blank_images` an even grey stands in for every image.
 
     The last batch of each bucket is filled up with repeats of its last row; `row_mask` and `loss_mask` are
     False there.
@@ -222,9 +238,8 @@ def ordered_batches(
         bucket, chosen = steps[step]
         filled = np.pad(chosen, (0, batch_size - len(chosen)), mode="edge")[local]
         real = (np.arange(batch_size) < len(chosen))[local]
-        with _in_source(source.name):
-            examples = [processor(source.samples[i], mode=source.mode, target=target) for i in filled]
-        arrays = stack(examples, ordered[bucket], processor.pad_id)
+        rows = [(source, source.samples[i]) for i in filled]
+        arrays = _collate(rows, processor, ordered[bucket], target=target, blank_images=blank_images)
         arrays["loss_mask"] &= real[:, None]
         return Batch(arrays, tuple(source.samples[i] for i in filled[real]), real)
 
@@ -281,16 +296,6 @@ def _digest_samples(samples: Sequence[Sample]) -> str:
     """Hash of all that decides arrays and rewards; not of where the files lie, so that a run can move."""
     digest = hashlib.sha256()
     for s in samples:
-        parts = (
-            s.id,
-            s.task,
-            s.images,
-            s.question,
-            s.options,
-            s.answer,
-            s.answer_text,
-            s.reason_steps,
-            s.report,
-        )
-        digest.update(repr(parts).encode())
+        texts = (s.question, s.options, s.answer, s.answer_text, s.reason_steps, s.report)
+        digest.update(repr((s.id, s.task, s.images, texts)).encode())
     return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 targets."""
 
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,14 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float32, Int, UInt8
 
 from chestx_jax.data import chat
 from chestx_jax.data.example import Example
 from chestx_jax.data.images import ImageError, load_image
 from chestx_jax.data.patches import PatchConfig, PatchError, grid_of, patchify
 from chestx_jax.data.positions import mrope_positions
-from chestx_jax.data.processor_files import FILES, ProcessorError, read_patch_config, read_tokenizer
+from chestx_jax.data.processor_files import (
+    FILES,
+    OURS,
+    ProcessorError,
+    read_image_size,
+    read_patch_config,
+    read_tokenizer,
+)
 from chestx_jax.data.schema import Sample
 
 END, END_OF_TEXT, START = "<|im_end|>", "<|endoftext|>", "<|im_start|>"
@@ -46,14 +54,20 @@ class Processor:
     image_size: int
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, *, image_size: int = 448) -> "Processor":
+    def from_pretrained(cls, directory: str | Path, *, image_size: int | None = None) -> "Processor":
         """Reads the processor files of a Hugging Face directory; needs neither torch nor torchvision.
+
+        Args:
+          image_size: side in pixels of the square that every image becomes; None takes the one that
+            `save_pretrained` left there, or else the published 448.
 
         Raises: ProcessorError when files or special tokens are missing, or `image_size` would be resized
         once more.
         """
         directory = Path(directory)
         patch_config = read_patch_config(directory)
+        if image_size is None:
+            image_size = read_image_size(directory)
         _, rows, cols = grid_of(image_size, image_size, patch_config)
         if (rows * patch_config.patch, cols * patch_config.patch) != (image_size, image_size):
             better = f"{rows * patch_config.patch}x{cols * patch_config.patch}"
@@ -69,13 +83,15 @@ class Processor:
         return processor
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Copies the processor's files, as they are, into `directory` (made if need be)."""
+        """Copies the processor's files, as they are, into `directory` (made if need be), and notes
+        `image_size` beside them."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             source = self.directory / name
             if source.is_file() and source.resolve() != (directory / name).resolve():
                 shutil.copyfile(source, directory / name)
+        (directory / OURS).write_text(json.dumps({"image_size": self.image_size}) + "\n")
 
     def digest(self) -> str:
         """Short hash of the processor's files: two that agree make the same arrays of the same sample."""
@@ -155,6 +171,7 @@ class Processor:
         *,
         mode: str,
         target: bool,
+        room: Float32[np.ndarray, "R F"] | None = None,
     ) -> Example:
         """One sample as arrays.
 
@@ -164,16 +181,18 @@ class Processor:
           mode: "reason" or "answer", see `chat.messages`.
           target: True for training: prompt, answer and `<|im_end|>`, of which the last two are in
             `loss_mask`. False for generation: the prompt up to where the assistant begins.
+          room: the example's patches become the first rows of this array, if given (a row of a batch).
 
         Raises:
-          ProcessorError: text that holds a special token, or image tokens that disagree with the images.
+          ProcessorError: text that holds a special token, image tokens that disagree with the images, or more
+            patches than there is room for.
           ImageError: an image that cannot be read; names sample and file.
         """
         if images is None:
             images = self._load(sample)
         try:
             grids = [grid_of(image.shape[0], image.shape[1], self.patch_config) for image in images]
-            vision = self._cut(images, grids)
+            vision = self._cut(images, grids, room)
         except PatchError as error:
             raise ProcessorError(f"sample {sample.id!r}, field images: {error}") from error
         prompt, answer = self.texts([sample], mode=mode, target=target)[0]
@@ -193,6 +212,10 @@ class Processor:
             image_index=np.where(is_image, np.cumsum(is_image) - 1, -1).astype(np.int32),
             **vision,
         )
+
+    def blank_image(self) -> UInt8[np.ndarray, "H W 3"]:
+        """A mid-grey square of the size of every image: stands in where a model is to see nothing."""
+        return np.full((self.image_size, self.image_size, 3), 128, np.uint8)
 
     def texts(self, samples: Sequence[Sample], *, mode: str, target: bool) -> list[tuple[str, str]]:
         """Prompt, as the chat template renders it, and answer with its `<|im_end|>` ("" without target) of
@@ -259,12 +282,21 @@ class Processor:
         return np.repeat(tokens, repeats)
 
     def _cut(
-        self, images: Sequence[np.ndarray], grids: Sequence[tuple[int, int, int]]
+        self,
+        images: Sequence[np.ndarray],
+        grids: Sequence[tuple[int, int, int]],
+        room: Float32[np.ndarray, "R F"] | None,
     ) -> dict[str, np.ndarray]:
         """The patch arrays of an example, images one after the other; each is written in place, never
         copied."""
         counts = [h * w for _, h, w in grids]
-        patches = np.empty((sum(counts), self.patch_config.width), np.float32)
+        if room is None:
+            room = np.empty((sum(counts), self.patch_config.width), np.float32)
+        if sum(counts) > len(room):
+            raise PatchError(
+                f"{len(images)} images make {sum(counts)} patches, but the bucket holds {len(room)}"
+            )
+        patches = room[: sum(counts)]
         places = [np.empty((0, 2), np.int32)]
         for image, stop, count in zip(images, np.cumsum(counts), counts, strict=True):
             places.append(patchify(image, self.patch_config, out=patches[stop - count : stop])[1])
