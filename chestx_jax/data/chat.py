@@ -76,10 +76,10 @@ _STRICT = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?
 _ANSWER_ONLY = re.compile(r"\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
-_PHRASE = re.compile(
+_PHRASE = re.compile(  # the answer is looked at, not consumed: its line may hold a second, later one
     r"\b[Aa]nswer\b(?:(?!options|each|following)[^.\n:]){0,80}?(?:\bis\b|\bwould be\b|:)[\s:*\"“]*"
-    r"(?P<answer>[A-Z](?=,? (?:because|since|as)\b)|(?:[Oo]ption )?\(?[A-Z](?:\)|[.:*,]|\s*$)[^\n]*"
-    r"|(?i:yes|no|stable|worsening|improving)\b[^\n]*)",
+    r"(?=(?P<answer>[A-Z](?=,? (?:because|since|as)\b)|(?:[Oo]ption )?\(?[A-Z](?:\)|[.:*,]|\s*$)[^\n]*"
+    r"|(?i:yes|no|stable|worsening|improving)\b[^\n]*))",
     re.MULTILINE,
 )
 _MENTION = re.compile(
@@ -90,7 +90,7 @@ _LETTER = re.compile(r"(?:option\s+)?\(?([A-Za-z])\s*[).:]?", re.IGNORECASE)
 _LETTER_PREFIX = re.compile(
     r"(?:option\s+)?(?:\(([A-Za-z])\)[.:]?|([A-Za-z])(?:\)|[.:]))\s*(\S.*)", re.IGNORECASE | re.DOTALL
 )
-_OTHER_LETTER = re.compile(r"\(?\b[A-Z]\)|\b(?:or|and|/|not)\s*\(?[B-Z]\b|\boption [A-Z]\b")
+_OTHER_LETTER = re.compile(r"\(?\b[A-Z]\)|\b(?:or|and|not)\s+\(?[A-Z]\b(?!\s+[a-z])|\boption [A-Z]\b")
 _SHORT = 200
 _POLAR = ("yes", "no")
 
@@ -185,7 +185,11 @@ def _thoughts(text: str, begin: int, end: int) -> list[Step]:
     start = begin if opened < 0 else opened + len("<think>")
     stops = [p for tag in ("</think>", "<answer>") if (p := text.find(tag, start, end)) >= 0]
     stop = min(stops, default=end)
-    return _shift(split_steps(_TAG.sub(lambda m: " " * len(m.group()), text[start:stop])), start)
+    steps: list[Step] = []
+    for tag in [*_TAG.finditer(text, start, stop), None]:  # a stray tag ends a step and belongs to none
+        steps += _shift(split_steps(text[start : tag.start() if tag else stop]), start)
+        start = tag.end() if tag else stop
+    return steps
 
 
 def _fallback(text: str) -> tuple[str | None, str]:
