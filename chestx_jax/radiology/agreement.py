@@ -168,7 +168,10 @@ def _covers(absent: Finding, present: Finding) -> bool:
         return False
     if absent.change == "new" and present.change != "new":
         return False
-    if absent.laterality not in (None, "bilateral") and present.laterality not in ("bilateral", absent.laterality):
+    if absent.laterality not in (None, "bilateral") and present.laterality not in (
+        "bilateral",
+        absent.laterality,
+    ):
         return False
     return absent.anatomy is None or present.anatomy is None or _contains(absent.anatomy, present.anatomy)
 

@@ -11,8 +11,8 @@ from chestx_jax.radiology.mentions import SEPARATORS, Item, Mention
 from chestx_jax.radiology.ontology import Ontology
 
 _MODIFIERS = frozenset({"side", "severity", "change", "place"})
-_APART = SEPARATORS | {"stops", "negate_before", "links", "hedge", "unlikely"}
-_TIES = SEPARATORS | {"links", "hedge", "severity", "change", "unlikely"}
+_APART = SEPARATORS | {"stops", "negate_before", "links", "link_hedge", "hedge", "unlikely"}
+_TIES = SEPARATORS | {"links", "link_hedge", "hedge", "severity", "change", "unlikely"}
 _DEGREES = {"mild": 1, "moderate": 2, "severe": 3}
 
 
@@ -22,7 +22,9 @@ def attach(items: list[Item], words: list[str], mentions: list[Mention], ontolog
         return
     composed = [mention for mention in mentions if mention.composed]
     for k, item in enumerate(items):
-        if item[0] in _MODIFIERS and not (item[0] == "place" and any(_is_place(item, mention) for mention in composed)):
+        if item[0] in _MODIFIERS and not (
+            item[0] == "place" and any(_is_place(item, mention) for mention in composed)
+        ):
             for mention, late in _owners(items, words, mentions, k):
                 _give(mention, item, late, ontology)
     for mention in composed:
@@ -35,7 +37,9 @@ def _is_place(item: Item, mention: Mention) -> bool:
     return item[1] == mention.place and mention.first <= item[2] and item[3] <= mention.last
 
 
-def _owners(items: list[Item], words: list[str], mentions: list[Mention], k: int) -> list[tuple[Mention, bool]]:
+def _owners(
+    items: list[Item], words: list[str], mentions: list[Mention], k: int
+) -> list[tuple[Mention, bool]]:
     _, _, i, j = items[k]
     within = [m for m in mentions if m.first <= i and j <= m.last]
     if within:
@@ -44,7 +48,9 @@ def _owners(items: list[Item], words: list[str], mentions: list[Mention], k: int
     after = next((m for m in mentions if m.first >= j), None)
     if before is None or after is None:
         if before is not None:
-            strong = any(items[m][0] == "stops" and words[items[m][2]] in ("but", ";") for m in range(before.at + 1, k))
+            strong = any(
+                items[m][0] == "stops" and words[items[m][2]] in ("but", ";") for m in range(before.at + 1, k)
+            )
             return [] if strong else [(m, True) for m in mentions if m.last == before.last]
         return [(m, False) for m in mentions if after is not None and m.first == after.first]
     gap = [m for m in range(len(items)) if before.last <= items[m][2] and items[m][3] <= after.first]
@@ -52,7 +58,9 @@ def _owners(items: list[Item], words: list[str], mentions: list[Mention], k: int
     left = [m for m in apart if m < k]
     right = [m for m in apart if m > k]
     start = left[-1] if left else gap[0] - 1
-    introduced = any(items[m][0] in ("prepositions", "verbs") for m in range(start + 1, k)) or "than" in words[i:j]
+    introduced = (
+        any(items[m][0] in ("prepositions", "verbs") for m in range(start + 1, k)) or "than" in words[i:j]
+    )
     if (right and not left) or (introduced and bool(left) == bool(right)):
         return [(m, True) for m in mentions if m.last == before.last]
     return [(m, False) for m in mentions if m.first == after.first]
@@ -78,7 +86,9 @@ def _give(mention: Mention, item: Item, late: bool, ontology: Ontology) -> None:
 
 
 def _shares(mention: Mention, ontology: Ontology) -> bool:
-    return not mention.composed and all(ontology.concepts[name].sides == "shared" for name, _ in mention.claims)
+    return not mention.composed and all(
+        ontology.concepts[name].sides == "shared" for name, _ in mention.claims
+    )
 
 
 def _share(items: list[Item], mentions: list[Mention], ontology: Ontology) -> None:
@@ -101,4 +111,8 @@ def _default(mention: Mention, ontology: Ontology) -> str | None:
 def _tied(items: list[Item], one: Mention, two: Mention) -> bool:
     """Whether two neighbours stand in one list or are tied by "consistent with" and the like."""
     between = {items[m][0] for m in range(len(items)) if one.last <= items[m][2] and items[m][3] <= two.first}
-    return bool(between & (SEPARATORS | {"links", "hedge"})) and between <= _TIES | {"side", "place", "prepositions"}
+    return bool(between & (SEPARATORS | {"links", "link_hedge", "hedge"})) and between <= _TIES | {
+        "side",
+        "place",
+        "prepositions",
+    }

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from chestx_jax.radiology.mentions import SEPARATORS, Item, Mention
 
-_WEAK = frozenset({"with", "which", "where", "there"})  # stops that do not end a search or a list of candidates
-_LISTED = frozenset({"side", "severity", "change", "place", "prepositions", "comma", "and", "or", "hedge", "state"})
-_QUIET = frozenset({"side", "severity", "change", "place", "verbs", "prepositions", "seen", "links", "passes"})
-_CLOSERS = frozenset({"negate_before", "negate_after", "negate", "imagined_before", "imagined_clause", "hedge_after"})
+_WEAK = frozenset(
+    {"with", "which", "where", "there"}
+)  # stops that do not end a search or a list of candidates
+_LISTED = frozenset(
+    {"side", "severity", "change", "place", "prepositions", "comma", "and", "or", "hedge", "state"}
+)
+_QUIET = frozenset(
+    {"side", "severity", "change", "place", "verbs", "prepositions", "seen", "links", "passes"}
+)
+_CLOSERS = frozenset(
+    {"negate_before", "negate_after", "negate", "imagined_before", "imagined_clause", "hedge_after"}
+)
 
 
 class Scopes:
@@ -79,7 +87,11 @@ def _bare(items: list[Item], one: int, two: int) -> bool:
 def _open_scopes(scopes: Scopes, mention: Mention) -> None:
     negation, imagined = scopes.negation, scopes.imagined
     if mention.composed and mention.claims[0][1] == "-":
-        negation = negation if negation == mention.at - 1 and scopes.words[scopes.items[negation][2]] == "not" else None
+        negation = (
+            negation
+            if negation == mention.at - 1 and scopes.words[scopes.items[negation][2]] == "not"
+            else None
+        )
     mention.negated = negation is not None
     if mention.negated and _resolving(scopes, scopes.items[negation]):  # type: ignore[index]
         mention.change = "better"
@@ -149,6 +161,8 @@ def _follows(scopes: Scopes, k: int, *, breaks: frozenset[str]) -> bool:
 
 
 _SEGMENT = frozenset({"comma", "and", "stops", "negate_after", "hedge_after"})
+_AFTER_VERB = frozenset({"stops", "negate_after", "hedge_after"})
+_DOUBTING_VERBS = frozenset({"may", "might", "could", "suggest", "suggests", "suggesting", "which", "that"})  # never said afterwards
 _TIGHT = _SEGMENT | {"or", "verbs", "prepositions", "seen"}
 
 
@@ -157,16 +171,17 @@ def _cue(scopes: Scopes, k: int, kind: str, recent: list[Mention]) -> None:
         scopes.negation, scopes.hedge = k, None
     elif kind in ("negate_after", "negate"):
         for mention in _chain(scopes, k, recent):
-            mention.negated = True
+            mention.negated, mention.past = True, False  # "the previous effusion is not seen" is about this film
             if _resolving(scopes, scopes.items[k]):
                 mention.change = "better"
-    elif kind == "hedge":
+    elif kind in ("hedge", "link_hedge"):
         if scopes.negation is None:
-            contrast = scopes.words[scopes.items[k][2]] in ("versus", "vs")
-            forward = _follows(scopes, k, breaks=_SEGMENT)
+            word = scopes.words[scopes.items[k][2]]
+            contrast = word in ("versus", "vs")
+            forward = _follows(scopes, k, breaks=_AFTER_VERB if word in _DOUBTING_VERBS else _SEGMENT)
             if forward:
                 scopes.hedge = k
-            if contrast or not forward:
+            if contrast or not (forward or kind == "link_hedge"):
                 for mention in _chain(scopes, k, recent):
                     mention.hedged = True
     elif kind == "hedge_after":
@@ -204,7 +219,11 @@ def _chain(scopes: Scopes, k: int, recent: list[Mention]) -> list[Mention]:
         if chain:
             between = [scopes.items[m][0] for m in range(mention.at + 1, chain[-1].at)]
             introduced = any(scopes.items[m][0] == "verbs" for m in range(mention.at))
-            if introduced or not any(kind in SEPARATORS for kind in between) or not _LISTED.issuperset(between):
+            if (
+                introduced
+                or not any(kind in SEPARATORS for kind in between)
+                or not _LISTED.issuperset(between)
+            ):
                 break
         chain.append(mention)
         if mention.composed:
@@ -213,7 +232,7 @@ def _chain(scopes: Scopes, k: int, recent: list[Mention]) -> list[Mention]:
 
 
 def _alternatives(items: list[Item], mentions: list[Mention]) -> None:
-    """"Atelectasis or scarring", asserted, leaves both uncertain."""
+    """ "Atelectasis or scarring", asserted, leaves both uncertain."""
     for one, two in zip(mentions, mentions[1:], strict=False):
         if one.composed or two.composed or one.negated or two.negated or one.imagined or two.imagined:
             continue
@@ -223,20 +242,24 @@ def _alternatives(items: list[Item], mentions: list[Mention]) -> None:
 
 
 def _topics(items: list[Item], words: list[str], mentions: list[Mention]) -> None:
-    """"Pneumothorax: ..." names a topic. What follows decides; when it mentions findings of its own, the topic claims nothing."""
+    """ "Pneumothorax: ..." names a topic. What follows decides; when it mentions findings of its own, the topic claims nothing."""
     colon = next((k for k, item in enumerate(items) if item[0] == "stops" and words[item[2]] == ":"), None)
     if colon is None:
         return
     heading = [mention for mention in mentions if mention.last <= items[colon][2]]
-    if not heading or any(items[k][0] in ("verbs", "state", "negate_before", "seen") for k in range(colon)):
+    if not heading or any(m.composed and m.claims[0][1] == "-" for m in heading):
+        return
+    if any(items[k][0] in ("verbs", "negate_before", "seen") for k in range(colon)):
         return
     rest = {item[0] for item in items[colon + 1 :]}
     said = set(words[items[colon][3] :])
     own = len(heading) < len(mentions)
     for mention in heading:
-        if not own and rest & {"negate_before", "negate_after", "negate"}:
-            mention.negated = True
-        elif not own and rest & {"hedge", "hedge_after"}:
+        if not own and rest & {"hedge", "hedge_after"}:
             mention.hedged = True
-        elif own or not (said & {"yes", "present", "positive"} or rest & {"side", "severity", "change", "seen"}):
+        elif not own and rest & {"negate_before", "negate_after", "negate"}:
+            mention.negated = True
+        elif own or not (
+            said & {"yes", "present", "positive"} or rest & {"side", "severity", "change", "seen"}
+        ):
             mention.imagined = True

@@ -98,7 +98,5 @@ def _claim(mention: Mention, name: str, mark: str, question: bool) -> tuple:
     else:
         certainty = "uncertain" if hedged else "definite"
     side = None if concept.sides == "none" else mention.side
-    place = mention.place or concept.place
-    if place is not None and load().places[place].side is not None:
-        place = load().places[place].within  # "bibasilar" is the base, on both sides
+    place = load().places[mention.place].same if mention.place else concept.place
     return name, polarity, certainty, side, place, mention.severity, mention.change

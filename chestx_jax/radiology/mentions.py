@@ -13,7 +13,9 @@ from chestx_jax.radiology.ontology import Ontology
 
 Item = tuple[str, Any, int, int]
 SEPARATORS = frozenset({"comma", "and", "or"})
-_LOOSE = frozenset({"side", "severity", "change", "hedge", "negate_before", "passes", "historical_before", "remainder"})
+_LOOSE = frozenset(
+    {"side", "severity", "change", "hedge", "negate_before", "passes", "historical_before", "remainder"}
+)
 
 
 @dataclass(slots=True)
@@ -77,7 +79,9 @@ def compose(items: list[Item], words: list[str], ontology: Ontology) -> list[Men
             taken[k] = places = _places(items, words, k, taken, ontology)
             for p in places:
                 name, low, high = items[p][1], items[p][2], items[p][3]
-                claims = tuple((claim.lstrip("-?"), _mark(claim)) for claim in ontology.places[name].claims[value])
+                claims = tuple(
+                    (claim.lstrip("-?"), _mark(claim)) for claim in ontology.places[name].claims[value]
+                )
                 mentions.append(Mention(claims, min(i, low), max(j, high), k, name, composed=True))
             if not places and value in ontology.alone:
                 mentions.append(Mention(((ontology.alone[value], ""),), i, j, k))
@@ -89,7 +93,9 @@ def _mark(claim: str) -> str:
     return claim[0] if claim[0] in "-?" else ""
 
 
-def _places(items: list[Item], words: list[str], k: int, taken: dict[int, list[int]], ontology: Ontology) -> list[int]:
+def _places(
+    items: list[Item], words: list[str], k: int, taken: dict[int, list[int]], ontology: Ontology
+) -> list[int]:
     """The places that the state at item ``k`` is said of: the subject before it, the object after it, or those of the state
     it is coordinated with ("the aorta is tortuous and calcified")."""
     state = items[k][1]

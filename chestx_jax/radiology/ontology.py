@@ -49,6 +49,7 @@ CUES = (
     "remainder",
     "stops",
     "links",
+    "link_hedge",
     "verbs",
     "seen",
     "prepositions",
@@ -77,9 +78,11 @@ class Concept:
 
 @dataclass(frozen=True)
 class Place:
-    """A structure or region; ``claims`` maps a state to claims like ``("-cardiomegaly",)``."""
+    """A structure or region, named ``same`` when this is another word for a place; ``claims`` maps a state to claims like
+    ``("-cardiomegaly",)``."""
 
     name: str
+    same: str
     side: str | None
     within: str | None
     claims: Mapping[str, tuple[str, ...]]
@@ -171,7 +174,9 @@ def _trie(entries: Iterable[tuple]) -> Node:
                     if value not in node.entry[1]:
                         node.entry = (kind, (*node.entry[1], value))
                 elif node.entry != (kind, value):
-                    raise OntologyError(f"{where}: phrase {' '.join(form)!r} already belongs to {origin[form]}")
+                    raise OntologyError(
+                        f"{where}: phrase {' '.join(form)!r} already belongs to {origin[form]}"
+                    )
     return root
 
 
@@ -187,7 +192,7 @@ def _claims(places: Mapping[str, Any], name: str | None, state: str) -> list[str
     while name is not None:
         if state in places[name]:
             return places[name][state]
-        name = places[name].get("within")
+        name = places[name].get("within", places[name].get("same"))
     return []
 
 
@@ -206,7 +211,9 @@ def _check(concepts: Mapping[str, Concept], places: Mapping[str, Place], alone: 
         for state, claims in place.claims.items():
             for claim in claims:
                 if claim.lstrip("-?") not in concepts:
-                    raise OntologyError(f"places.toml: {place.name}: {state} claims unknown concept {claim!r}")
+                    raise OntologyError(
+                        f"places.toml: {place.name}: {state} claims unknown concept {claim!r}"
+                    )
     for state, name in alone.items():
         if name not in concepts:
             raise OntologyError(f"places.toml: alone.{state}: unknown concept {name!r}")
@@ -231,9 +238,14 @@ def load() -> Ontology:
     places = {
         name: Place(
             name,
+            table.get("same", name),
             table.get("side"),
-            table.get("within"),
-            {state: tuple(claims) for state in states if (claims := _claims(raw_places["places"], name, state))},
+            table.get("within", table.get("same")),
+            {
+                state: tuple(claims)
+                for state in states
+                if (claims := _claims(raw_places["places"], name, state))
+            },
         )
         for name, table in raw_places["places"].items()
     }
