@@ -72,7 +72,8 @@ class ReleasedRow:
       leaked: predictions that repeat the conversation before the answer.
       majority: always the most frequent answer.
       shortcut: the best text-only baseline's accuracy, `shortcut_name` which.
-      beaten: shortcut or majority is above the model, by whichever rule treats the model better.
+      beaten: shortcut or majority is above the model, by whichever rule treats the model better; never for open
+        questions, where the grammar wants the exact set of labels.
     """
 
     model: str
@@ -233,5 +234,6 @@ def _row(records: Sequence[Released], seed: int) -> ReleasedRow:
         majority=prior,
         shortcut=best.accuracy,
         shortcut_name=best.name,
-        beaten=max(best.accuracy, prior) > max(published or 0.0, float(right.mean())),
+        beaten=unpublishable != RATESCORE
+        and max(best.accuracy, prior) > max(published or 0.0, float(right.mean())),
     )

@@ -15,8 +15,8 @@ def released_markdown(rows: Sequence[ReleasedRow]) -> str:
     return (
         "Accuracy in %, by the authors' own matching rules:\n\n"
         f"{_grid(rows)}\n\n"
-        f"`{_cannot(JUDGED)}`: {JUDGED}; `{_cannot(RATESCORE)}`: scored by {RATESCORE}; neither can be computed "
-        "from the predictions.\n\n"
+        f"`{_cannot(JUDGED)}`: {JUDGED}; `{_cannot(RATESCORE)}`: scored by {RATESCORE}; "
+        "neither can be computed from the predictions.\n\n"
         "By the answer grammar, beside what needs no image, in %:\n\n"
         f"{_detail(rows)}\n\n"
         "`!`: the shortcut or the majority is above the model.\n\n"
@@ -100,8 +100,8 @@ def _row_notes(row: ReleasedRow) -> Iterator[str]:
             f"{name}: the authors' rule gives {100 * row.published:.1f} %, the strict rule "
             f"{100 * row.strict:.1f} %"
         )
-    if row.beaten and row.unpublishable != RATESCORE:
-        # For open questions the strict rule wants the exact set of labels, too strict for a warning.
+    if row.beaten:
         best = max((row.shortcut, row.shortcut_name), (row.majority, "majority"))
         own = max(row.published or 0.0, row.strict)
-        yield f"{name}: {best[1]} without the image {100 * best[0]:.1f} %, the model {100 * own:.1f} %"
+        rule = " by the strict rule" if row.published is None else ""
+        yield f"{name}: {best[1]} without the image {100 * best[0]:.1f} %, the model {100 * own:.1f} %{rule}"

@@ -17,7 +17,16 @@ import pytest
 
 pytest.importorskip("openai", reason="needs the llm extra")
 
-from chestx_jax.llm import Answer, Client, Endpoint, EndpointError, Invalid, MissingKeyError, Request
+from chestx_jax.llm import (
+    Answer,
+    AnswerCache,
+    Client,
+    Endpoint,
+    EndpointError,
+    Invalid,
+    MissingKeyError,
+    Request,
+)
 from tests.llm.server import Say, ScriptedServer
 
 KEY = "sk-secret-0123456789"
@@ -310,6 +319,23 @@ def test_a_broken_cache_file_is_asked_for_again(serve, tmp_path: Path, caplog) -
     client = Client(endpoint(server.url), tmp_path)
     assert all(r.value == {"n": 1} for r in client.ask_all(requests(2)))
     assert client.counts.broken_cache_files == client.counts.calls == 2
+
+
+def test_processes_may_share_the_cache(tmp_path: Path) -> None:
+    """Two processes rewrite one answer while this one reads it: it is always whole."""
+    code = (
+        "import sys, pathlib; from chestx_jax.llm import AnswerCache\n"
+        "cache = AnswerCache(pathlib.Path(sys.argv[1]))\n"
+        "for _ in range(300): cache.write('abcd', {'n': list(range(2000))}, 1, 1)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
+    cache, reads = AnswerCache(tmp_path), 0
+    while any(writer.poll() is None for writer in writers):
+        stored = cache.read("abcd")
+        assert stored is None or stored["value"] == {"n": list(range(2000))}
+        reads += stored is not None
+    assert reads > 10 and all(writer.returncode == 0 for writer in writers)
+    assert len(list(tmp_path.rglob("*.json"))) == 1 and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_it_works_where_a_loop_is_running(serve, tmp_path: Path) -> None:
