@@ -32,8 +32,8 @@ def ribs(canvas: Canvas, chest: Chest, breaks: tuple[Break, ...] = ()) -> Field:
         window = ramp((canvas.y - b.above) / 0.002) * ramp((b.below - canvas.y) / 0.002)
         y = y + b.offset * ramp((canvas.d - b.d) / 0.0015) * half * window
         away = np.abs(canvas.d - b.d)
-        gap = gap + ramp((0.006 - away) / 0.0015) * half * window
-        ends = ends + np.exp(-(((away - 0.014) / 0.012) ** 2)) * half * window
+        gap = gap + ramp((0.007 - away) / 0.0015) * half * window
+        ends = ends + np.exp(-(((away - 0.017) / 0.016) ** 2)) * half * window
     phase = (y - p.rib_start) / p.rib_spacing
     index = np.round(phase)
     dist = np.abs(phase - index) * p.rib_spacing
@@ -42,7 +42,8 @@ def ribs(canvas: Canvas, chest: Chest, breaks: tuple[Break, ...] = ()) -> Field:
     edge = np.exp(-(((dist - thick * 0.82) / 0.0028) ** 2))
     inside = ramp((chest.lateral + 0.012 - canvas.d) / 0.004) * ramp((canvas.d - 0.03) / 0.006)
     kept = ((index >= 0) & (index <= 9)) * inside
-    posterior = (solid * (0.75 + 1.5 * ends) + 0.3 * edge) * kept * (1 - gap)
+    kept = kept * (1 - gap)
+    posterior = (solid * 0.75 + 0.3 * edge) * kept
 
     slope = canvas.y + 0.85 * (canvas.d - 0.2) * (0.5 + 0.5 * canvas.y)
     front = (slope - p.rib_start) / (p.rib_spacing * 1.35)
@@ -50,7 +51,8 @@ def ribs(canvas: Canvas, chest: Chest, breaks: tuple[Break, ...] = ()) -> Field:
     span = ramp((canvas.d - 0.13) / 0.02) * ramp((chest.lateral + 0.01 - canvas.d) / 0.004)
     rows = ramp((canvas.y - p.top - 0.16) / 0.01) * ramp((0.8 - canvas.y) / 0.02)
     anterior = ramp((0.013 - near) / 0.003) * span * rows
-    return p.rib_contrast * (posterior + 0.38 * anterior)
+    # fragment ends are seen end on and overlap: dense whatever the ribs' own contrast
+    return p.rib_contrast * (posterior + 0.38 * anterior) + 0.5 * ends * solid * kept
 
 
 def skeleton(canvas: Canvas, chest: Chest, clavicle_break: str = "") -> Field:
@@ -62,7 +64,7 @@ def skeleton(canvas: Canvas, chest: Chest, clavicle_break: str = "") -> Field:
     strokes = Strokes(canvas)
     for side, sign in (("right", -1.0), ("left", 1.0)):
         _clavicle(strokes, p, sign, broken=side == clavicle_break)
-    field = field + 0.34 * strokes.field()
+    field = field + 0.5 * strokes.field()
     blades = Strokes(canvas)
     for sign in (-1.0, 1.0):
         pts = [(0.40, 0.20), (0.455, 0.23), (0.43, 0.34), (0.395, 0.45), (0.365, 0.44), (0.355, 0.30)]
@@ -79,10 +81,13 @@ def _clavicle(strokes: Strokes, patient: Patient, sign: float, broken: bool) -> 
         return (MIDLINE + sign * dx * patient.width, t + dy + tilt * dx * 3)
 
     bone = [(0.04, 0.01), (0.10, -0.002), (0.17, -0.028), (0.24, -0.052), (0.31, -0.058), (0.38, -0.05)]
+    shaft = 0.68
+    strokes.ring(at(0.04, 0.01), 0.014, 0.02, shaft)
     if not broken:
-        strokes.line(curve([at(*q) for q in bone], 8), 0.019)
-        strokes.ring(at(0.04, 0.01), 0.014, 0.02)
+        strokes.line(curve([at(*q) for q in bone], 8), 0.019, shaft)
         return
-    strokes.line(curve([at(dx, dy - 0.22 * max(0.0, dx - 0.08)) for dx, dy in bone[:4]], 8), 0.019)
-    strokes.line(curve([at(dx - 0.03, dy + 0.045) for dx, dy in bone[3:]], 8), 0.019)
-    strokes.ring(at(0.04, 0.01), 0.014, 0.02)
+    medial = [at(dx, dy - 0.25 * max(0.0, dx - 0.08)) for dx, dy in bone[:4]]
+    lateral = [at(dx - 0.05, dy + 0.055) for dx, dy in bone[3:]]
+    for fragment, end in ((medial, medial[-1]), (lateral, lateral[0])):
+        strokes.line(curve(fragment, 8), 0.021, shaft)
+        strokes.ring(end, 0.0125, 0.02)  # the jagged end

@@ -73,13 +73,19 @@ def _central_line(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Gen
     strokes.line(curve(way), 0.0075, 0.72)
 
 
-def _sternal_wires(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
-    for i in range(5):
-        y = chest.top + 0.14 + 0.075 * i
-        x = MIDLINE + rng.uniform(-0.004, 0.004)
-        loop = [(x - 0.02, y), (x, y - 0.011), (x + 0.02, y), (x, y + 0.011), (x - 0.02, y)]
-        strokes.line(curve(loop, 6), 0.006, 0.85)
-        strokes.line([(x + 0.004, y + 0.01), (x + 0.012, y + 0.02)], 0.006, 0.85)
+def _chest_tube(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
+    sign, t, w = SIGN[f.side], chest.top, chest.patient.width
+    entry = t + rng.uniform(0.44, 0.50)
+    way = [
+        (0.47, entry + 0.05),
+        (0.36, entry),
+        (0.30, t + 0.30),
+        (0.24, t + 0.17),
+        (rng.uniform(0.15, 0.18), t + 0.09),
+    ]
+    path = curve([(MIDLINE + sign * dx * w, y) for dx, y in way], 8)
+    strokes.line(path, 0.016, 0.28)
+    strokes.line(path, 0.005, 0.9)
 
 
 def _ecg_leads(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
@@ -97,6 +103,6 @@ _DRAW = {
     "pacemaker": _pacemaker,
     "endotracheal tube": _tube,
     "central line": _central_line,
-    "sternal wires": _sternal_wires,
+    "chest tube": _chest_tube,
     "ecg leads": _ecg_leads,
 }

@@ -48,7 +48,7 @@ def breaks_of(scene: Scene) -> tuple[tuple[Break, ...], str]:
             clavicle = f.side
         else:
             above = rng.uniform(0.30, 0.44)
-            offset = float(rng.choice([-1.0, 1.0])) * rng.uniform(0.024, 0.029)
+            offset = float(rng.choice([-1.0, 1.0])) * rng.uniform(0.027, 0.032)
             ribs.append(
                 Break(f.side, rng.uniform(0.20, 0.27), above, above + rng.uniform(0.20, 0.26), offset)
             )

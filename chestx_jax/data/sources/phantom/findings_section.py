@@ -38,11 +38,11 @@ def _device(f: Finding, pick: Pick) -> str:
                 "the endotracheal tube is in standard position",
                 "the patient is intubated, with the tip of the endotracheal tube above the carina",
             )
-        case "sternal wires":
+        case "chest tube":
             return pick(
-                "median sternotomy wires are intact",
-                "sternal wires are present",
-                "there are sternotomy wires",
+                f"a {f.side} chest tube ends near the apex",
+                f"{f.side} sided chest tube in place",
+                f"there is a {f.side} pleural drain",
             )
         case _:
             return pick("ECG leads overlie the chest", "external monitoring leads project over the chest")
@@ -90,7 +90,7 @@ def heart(scene: Scene, pick: Pick, rng: np.random.Generator) -> list[str]:
                 f"the mediastinum is {ADVERB[f.level]} widened above the hila",
             )
         )
-    elif rng.random() < 0.5:
+    elif not big and rng.random() < 0.5:  # a large heart enlarges the silhouette
         texts.append(
             pick(
                 "mediastinal contours are unremarkable",

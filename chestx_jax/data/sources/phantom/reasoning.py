@@ -38,7 +38,12 @@ def _statement(scene: Scene, label: str, variant: int) -> str:
     if not scene.labels()[label]:
         return _ABSENT[label][variant]
     found = scene.find(label)
-    if not found:  # only lung opacity has children that stand for it
+    if not found and label == "enlarged cardiomediastinum":
+        return (
+            "the cardiomediastinum is enlarged by the heart",
+            "an enlarged cardiomediastinum is due to the heart",
+        )[variant]
+    if not found:
         return ("lung opacity is present", "there is lung opacity")[variant]
     return _present(found, variant)
 

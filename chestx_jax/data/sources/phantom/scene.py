@@ -1,12 +1,11 @@
 """What a phantom study holds: the patient, the findings and how both are drawn by lot.
 
 Labels. Eleven of the twelve binary labels are drawn. **Pneumonia is not**: it is a clinical diagnosis, and a
-picture alone (a consolidation) does not decide it, so it is never 0 or 1 here. Two conventions on CheXpert's
-label tree:
+picture alone (a consolidation) does not decide it, so it is never 0 or 1 here. Parents follow their children,
+as in CheXpert's tree (Irvin et al. 2019, figure 1):
 
-* `lung opacity` is 1 whenever any parenchymal opacity is there: its own hazy patch, or consolidation,
-  atelectasis, edema or lung lesion, as in CheXpert's tree.
-* `enlarged cardiomediastinum` means a wide *upper* mediastinum and is independent of the heart's size.
+* `lung opacity` is 1 for its own hazy patch, and with consolidation, atelectasis, edema or lung lesion;
+* `enlarged cardiomediastinum` is 1 for a wide upper mediastinum, and with cardiomegaly.
 
 Side is the patient's: the patient's right is at the image's left.
 """
@@ -36,7 +35,7 @@ LABELS: tuple[str, ...] = (
 )
 TEMPORAL_LABELS: tuple[str, ...] = ("consolidation", "edema", "pleural effusion", "pneumothorax")
 OPACITIES: tuple[str, ...] = ("consolidation", "atelectasis", "edema", "lung lesion", "lung opacity")
-DEVICES: tuple[str, ...] = ("pacemaker", "endotracheal tube", "central line", "sternal wires", "ecg leads")
+DEVICES: tuple[str, ...] = ("pacemaker", "endotracheal tube", "central line", "chest tube", "ecg leads")
 
 _COUNTS = (0.16, 0.26, 0.33, 0.25)  # share of studies with 0, 1, 2, 3 drawn findings
 _WEIGHTS: Mapping[str, float] = {
@@ -134,6 +133,8 @@ class Scene:
         drawn = {f.label for f in self.findings}
         if drawn & set(OPACITIES):
             drawn.add("lung opacity")
+        if "cardiomegaly" in drawn:
+            drawn.add("enlarged cardiomediastinum")
         return {label: int(label in drawn) for label in LABELS}
 
 
@@ -213,7 +214,8 @@ def _propose(label: str, rng: np.random.Generator) -> Finding:
             # sides as in practice: pulse generators on the left, central lines from the right, mostly
             usual: Side = "left" if kind == "pacemaker" else "right"
             other: Side = "right" if kind == "pacemaker" else "left"
-            side = (usual if rng.random() < 0.75 else other) if kind in ("pacemaker", "central line") else ""
+            sided = kind in ("pacemaker", "central line", "chest tube")
+            side = (usual if rng.random() < 0.75 else other) if sided else ""
             return Finding(label, side, kind=kind, seed=seed)
         case "fracture":
             return Finding(label, one, kind="rib" if rng.random() < 0.6 else "clavicle", seed=seed)

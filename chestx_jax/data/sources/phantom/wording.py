@@ -38,14 +38,12 @@ def device(finding: Finding) -> str:
     match finding.kind:
         case "pacemaker":
             return f"a {finding.side} pacemaker"
-        case "central line":
-            return f"a {finding.side} central line"
+        case "central line" | "chest tube":
+            return f"a {finding.side} {finding.kind}"
         case "endotracheal tube":
             return "an endotracheal tube"
-        case "ecg leads":
-            return "ECG leads"
         case _:
-            return "sternal wires"
+            return "ECG leads"
 
 
 def join(words: Sequence[str], last: str = "and") -> str:
