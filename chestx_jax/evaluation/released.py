@@ -72,8 +72,8 @@ class ReleasedRow:
       leaked: predictions that repeat the conversation before the answer.
       majority: always the most frequent answer.
       shortcut: the best text-only baseline's accuracy, `shortcut_name` which.
-      beaten: shortcut or majority is above the model, by whichever rule treats the model better; never for open
-        questions, where the grammar wants the exact set of labels.
+      beaten: shortcut or majority is above the model, by whichever rule treats the model better; never for
+        open questions, where the grammar wants the exact set of labels.
     """
 
     model: str
