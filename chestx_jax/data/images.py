@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num, UInt8
 from PIL import Image, ImageFile, UnidentifiedImageError
-from pydicom.pixels import apply_modality_lut, apply_voi
+from pydicom.pixels import apply_rescale
 
 SIZE = 448
 """The paper's side length in pixels."""
@@ -129,10 +129,12 @@ def grey_of(dataset: pydicom.Dataset, stored: Int[np.ndarray, "H W"]) -> UInt8[n
     from their least to their greatest value, pixel padding left out. MONOCHROME1 is inverted last, so air is
     black in every picture.
     """
-    values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
+    if dataset.get("ModalityLUTSequence"):
+        values = _look_up(stored, dataset.ModalityLUTSequence[0])[0]
+    else:
+        values = np.asarray(apply_rescale(stored, dataset), dtype=np.float64)
     if dataset.get("VOILUTSequence"):
-        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        looked_up = np.asarray(apply_voi(values.astype(np.int64), dataset, index=0), dtype=np.float64)
+        looked_up, bits = _look_up(values, dataset.VOILUTSequence[0])
         shown = looked_up / (2**bits - 1)
     elif (center := _first(dataset.get("WindowCenter"))) is not None and dataset.get(
         "WindowWidth"
@@ -147,6 +149,21 @@ def grey_of(dataset: pydicom.Dataset, stored: Int[np.ndarray, "H W"]) -> UInt8[n
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         shown = 1.0 - shown
     return _to_bytes(shown)
+
+
+def _look_up(values: Num[np.ndarray, "H W"], item: pydicom.Dataset) -> tuple[Float[np.ndarray, "H W"], int]:
+    """Values through one item of a LUT sequence (PS3.3 C.11.1.1, C.11.2.1.1), and the bits of its entries.
+
+    Values below the first entry take the first, those above the last take the last. Not pydicom's own: that
+    one knows entries of 8 and 16 bits only.
+    """
+    entries, first, bits = (int(number) for number in item.LUTDescriptor)
+    data = item.LUTData
+    if isinstance(data, bytes):  # VR OW, in the byte order of every syntax that is not retired
+        data = np.frombuffer(data, "<u2" if len(data) >= 2 * (entries or 2**16) else "u1")
+    table = np.asarray(data, dtype=np.float64)[: entries or 2**16]
+    index = np.clip(np.asarray(values, dtype=np.float64) - first, 0, len(table) - 1)
+    return table[index.astype(np.int64)], bits
 
 
 def _first(value: object) -> float | None:
