@@ -1,4 +1,4 @@
-"""The small tokenizer: reproducible, lossless, in the layout of Qwen2-VL, words of its own as single tokens."""
+"""The small tokenizer: reproducible, lossless, laid out like Qwen2-VL's, with its words as single tokens."""
 
 import filecmp
 import json
@@ -13,16 +13,7 @@ from transformers import AutoTokenizer
 from chestx_jax.data.processor import Processor, ProcessorError
 from chestx_jax.data.tokenizer import SMALLEST, SPECIAL_TOKENS, TokenizerError, train_tokenizer
 
-WORDS = [
-    "cardiomegaly",
-    "effusion",
-    "pneumothorax",
-    "consolidation",
-    "atelectasis",
-    "edema",
-    "nodule",
-    "fracture",
-]
+WORDS = ("cardiomegaly", "effusion", "pneumothorax", "consolidation", "atelectasis", "edema", "nodule")
 TEXTS = [f"There is {a} and no {b}. <think> {b} </think><answer> A </answer>" for a in WORDS for b in WORDS]
 CONVERSATIONS = [
     [{"role": "user", "content": [{"type": "text", "text": "no image"}]}],
