@@ -6,11 +6,13 @@ python -m launch.build_bench --source=phantom --studies=2000 --image_size=112 --
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
-from chestx_jax.data.bench import build_bench
-from chestx_jax.data.schema import TASKS
-from chestx_jax.data.sources import SOURCES, Rejected, Request, read_studies
+from chestx_jax.data.bench import BenchError, build_bench
+from chestx_jax.data.questions import QuestionError
+from chestx_jax.data.schema import TASKS, SampleError
+from chestx_jax.data.sources import SOURCES, Rejected, Request, SourceError, read_studies
+from launch.program import start
 
 _SOURCE = flags.DEFINE_enum("source", None, sorted(SOURCES), "Which collection to read.", required=True)
 _ROOT = flags.DEFINE_string("root", None, "Directory of the collection; none for phantom.")
@@ -23,9 +25,8 @@ _STUDIES = flags.DEFINE_integer("studies", 1000, "phantom: how many studies to m
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 448, "phantom: side of the images in pixels.", lower_bound=1)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+def main() -> None:
+    """See the module's docstring."""
     out = Path(_OUT.value)
     root = None if _ROOT.value is None else Path(_ROOT.value)
     rejected: list[Rejected] = []
@@ -44,4 +45,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start(main, (BenchError, QuestionError, SampleError, SourceError))

@@ -152,6 +152,13 @@ def test_the_program(tmp_path: Path) -> None:
     assert Image.open(samples[0].image_paths[0]).size == (32, 32)
 
 
+def test_the_program_says_what_is_missing(tmp_path: Path) -> None:
+    done = run("--source=openi", f"--root={tmp_path}", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no Open-i collection at ") and "indiana_reports.csv" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+
+
 def test_the_real_collection(shared_data: Path, tmp_path: Path) -> None:
     done = run("--source=openi", f"--root={shared_data / 'openi'}", f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
