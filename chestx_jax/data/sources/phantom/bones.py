@@ -25,8 +25,8 @@ def ribs(canvas: Canvas, chest: Chest, breaks: tuple[Break, ...] = ()) -> Field:
     p = chest.patient
     bend = (canvas.d / (0.37 * p.width)) ** 2
     y = canvas.y + 0.012 * np.sin(6.0 * canvas.d) - bend * np.float32(0.115) * (1.25 - 0.45 * canvas.y)
-    gap = np.zeros((canvas.n, canvas.n), np.float32)
-    ends = np.zeros((canvas.n, canvas.n), np.float32)
+    gap: Field | float = 0.0
+    ends: Field | float = 0.0
     for b in breaks:
         half = canvas.half(b.side)
         window = ramp((canvas.y - b.above) / 0.002) * ramp((b.below - canvas.y) / 0.002)
@@ -42,7 +42,8 @@ def ribs(canvas: Canvas, chest: Chest, breaks: tuple[Break, ...] = ()) -> Field:
     edge = np.exp(-(((dist - thick * 0.82) / 0.0028) ** 2))
     inside = ramp((chest.lateral + 0.012 - canvas.d) / 0.004) * ramp((canvas.d - 0.03) / 0.006)
     kept = ((index >= 0) & (index <= 9)) * inside
-    kept = kept * (1 - gap)
+    if breaks:
+        kept = kept * (1 - gap)
     posterior = (solid * 0.75 + 0.3 * edge) * kept
 
     slope = canvas.y + 0.85 * (canvas.d - 0.2) * (0.5 + 0.5 * canvas.y)
@@ -51,8 +52,9 @@ def ribs(canvas: Canvas, chest: Chest, breaks: tuple[Break, ...] = ()) -> Field:
     span = ramp((canvas.d - 0.13) / 0.02) * ramp((chest.lateral + 0.01 - canvas.d) / 0.004)
     rows = ramp((canvas.y - p.top - 0.16) / 0.01) * ramp((0.8 - canvas.y) / 0.02)
     anterior = ramp((0.013 - near) / 0.003) * span * rows
+    field = p.rib_contrast * (posterior + 0.38 * anterior)
     # fragment ends are seen end on and overlap: dense whatever the ribs' own contrast
-    return p.rib_contrast * (posterior + 0.38 * anterior) + 0.5 * ends * solid * kept
+    return field + 0.5 * ends * solid * kept if breaks else field
 
 
 def skeleton(canvas: Canvas, chest: Chest, clavicle_break: str = "") -> Field:

@@ -115,20 +115,21 @@ class Strokes:
         return np.asarray(image, dtype=np.float32) / 255
 
 
-def curve(points: Sequence[Point], steps: int = 24) -> list[Point]:
-    """A smooth (Catmull-Rom) curve through the points."""
+def _spline(points: Sequence[Point], steps: int) -> Float[np.ndarray, "M 2"]:
+    """Catmull-Rom spline through the points, `steps` samples a segment and the last point."""
     p = np.array([points[0], *points, points[-1]], dtype=np.float64)
-    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
-    parts = []
-    for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:], strict=True):
-        parts.append(
-            0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * (b - c) + d - a) * t**3)
-        )
-    return [(float(x), float(y)) for x, y in np.concatenate([*parts, p[-1:]])]
+    a, b, c, d = (p[i : len(p) - 3 + i, None, :] for i in range(4))
+    t = (np.arange(steps) / steps)[None, :, None]
+    inner = 0.5 * (2 * b + t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a))))
+    return np.concatenate([inner.reshape(-1, 2), p[-1:]])
+
+
+def curve(points: Sequence[Point], steps: int = 24) -> list[Point]:
+    """A smooth curve through the points, as a polyline."""
+    return [(x, y) for x, y in _spline(points, steps).tolist()]
 
 
 def profile(at: np.ndarray, knots: Sequence[Point]) -> np.ndarray:
     """A smooth 1-D profile through (position, value) knots in rising position, evaluated at `at`."""
-    flat = at.ravel()
-    points = np.array(curve(knots, steps=8))
-    return np.interp(flat, points[:, 0], points[:, 1]).astype(np.float32).reshape(at.shape)
+    points = _spline(knots, steps=8)
+    return np.interp(at.ravel(), points[:, 0], points[:, 1]).astype(np.float32).reshape(at.shape)

@@ -1,5 +1,7 @@
 """From a scene to pixels."""
 
+from functools import lru_cache
+
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -66,6 +68,7 @@ def _expose(film: Field, acquisition: Acquisition) -> UInt8[np.ndarray, "H W"]:
     return np.clip(np.rint(_DARK + (_BRIGHT - _DARK) * value), 0, 255).astype(np.uint8)
 
 
+@lru_cache(maxsize=8)
 def _marker(size: int, letter: str) -> Field:
     """The letter in the upper corner on its own side, inside the picture."""
     canvas = Canvas(size)
