@@ -1,4 +1,5 @@
-"""What a chest X-ray text claims: text to findings, findings to labels, agreement between findings. Pure Python."""
+"""What a chest X-ray text claims: text to findings, findings to labels, agreement between findings. Pure
+Python."""
 
 from chestx_jax.radiology.agreement import Agreement, Match, assertions, contradictions, match_findings
 from chestx_jax.radiology.findings import Finding, extract_findings

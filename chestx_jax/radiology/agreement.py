@@ -1,7 +1,8 @@
 """Agreement between what two texts claim, and of a text with itself.
 
-Texts are compared by their assertions: asserted findings (definite or uncertain), each (concept, polarity, laterality) once. How sure a text is, where
-in the lung, how severe and how changed is left out: reports and models differ in that too much to score it.
+Texts are compared by their assertions: asserted findings (definite or uncertain), each (concept, polarity,
+laterality) once. How sure a text is, where in the lung, how severe and how changed is left out: reports and
+models differ in that too much to score it.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ class Match:
 
 @dataclass(frozen=True)
 class Agreement:
-    """``pairs`` one to one; ``pred_only`` and ``gold_only`` what is left. Of ``pred_only``, ``entailed`` follows from the gold findings (absent
-    "edema" from absent "lung opacity", present "lung opacity" from a present "edema" that is already matched), and the first of each
-    of ``conflicts`` contradicts the second, a gold finding."""
+    """``pairs`` one to one; ``pred_only`` and ``gold_only`` what is left. Of ``pred_only``, ``entailed``
+    follows from the gold findings (absent "edema" from absent "lung opacity", present "lung opacity" from a
+    present "edema" that is already matched), and the first of each of ``conflicts`` contradicts the second, a
+    gold finding."""
 
     pairs: tuple[Match, ...]
     pred_only: tuple[Finding, ...]
@@ -69,10 +71,11 @@ class Agreement:
 
 
 def assertions(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Each asserted (concept, polarity, laterality) once, at its first definite mention, in order of the text.
+    """Each asserted (concept, polarity, laterality) once, at its first definite mention, in order of the
+    text.
 
-    Left and right of one concept become bilateral; a mention without a side is dropped where the same text names one ("a right effusion
-    ... the effusion is small").
+    Left and right of one concept become bilateral; a mention without a side is dropped where the same text
+    names one ("a right effusion ... the effusion is small").
     """
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
@@ -89,7 +92,8 @@ def assertions(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def match_findings(pred: Iterable[Finding], gold: Iterable[Finding]) -> Agreement:
-    """Pairs the assertions of ``pred`` and ``gold`` one to one, best rule first, then in the order of the texts."""
+    """Pairs the assertions of ``pred`` and ``gold`` one to one, best rule first, then in the order of the
+    texts."""
     preds, golds = list(assertions(pred)), list(assertions(gold))
     open_preds, open_golds = dict(enumerate(preds)), dict(enumerate(golds))
     pairs = []
@@ -109,8 +113,9 @@ def match_findings(pred: Iterable[Finding], gold: Iterable[Finding]) -> Agreemen
 def contradictions(findings: Iterable[Finding]) -> list[tuple[Finding, Finding]]:
     """(present, absent) pairs of one concept that a text cannot mean at once, each pair of assertions once.
 
-    Both must be definite, and the denial must cover the claim: same side or no side denied, a region that contains the claimed one. A
-    denial of a degree or of novelty ("no large effusion", "no new opacity") denies only that.
+    Both must be definite, and the denial must cover the claim: same side or no side denied, a region that
+    contains the claimed one. A denial of a degree or of novelty ("no large effusion", "no new opacity")
+    denies only that.
     """
     asserted = [finding for finding in findings if finding.certainty == "definite"]
     absent: dict[str, list[Finding]] = {}
@@ -154,8 +159,8 @@ def _entails(given: Finding, claim: Finding) -> bool:
 
 
 def _conflict(pred: Finding, gold: Finding) -> bool:
-    """Opposite polarity, or opposite side, of the same concept. Implication runs only one way: a present child against an absent
-    parent is a conflict, an absent child against a present parent is none."""
+    """Opposite polarity, or opposite side, of the same concept. Implication runs only one way: a present
+    child against an absent parent is a conflict, an absent child against a present parent is none."""
     if pred.polarity == gold.polarity:
         return pred.concept == gold.concept and pred.polarity == "present" and _opposed(pred, gold)
     present, absent = (pred, gold) if pred.polarity == "present" else (gold, pred)

@@ -1,11 +1,14 @@
 """Modifiers: which mention a side, degree, change or region belongs to.
 
-Rule for a modifier between two mentions: up to a separator it belongs to the mention before, after it to the one behind; with no separator,
-one that a preposition or verb introduces belongs to the mention before ("opacity in the left base"), a bare one to the mention
-behind ("opacity, mild left effusion"). In lists, a side and a region are then shared ("left effusion and atelectasis").
+Rule for a modifier between two mentions: up to a separator it belongs to the mention before, after it to the
+one behind; with no separator, one that a preposition or verb introduces belongs to the mention before
+("opacity in the left base"), a bare one to the mention behind ("opacity, mild left effusion"). In lists, a
+side and a region are then shared ("left effusion and atelectasis").
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from chestx_jax.radiology.mentions import SEPARATORS, Item, Mention
 from chestx_jax.radiology.ontology import Ontology
@@ -92,12 +95,12 @@ def _shares(mention: Mention, ontology: Ontology) -> bool:
 
 
 def _share(items: list[Item], mentions: list[Mention], ontology: Ontology) -> None:
-    for one, two in zip(mentions, mentions[1:], strict=False):
+    for one, two in pairwise(mentions):
         if two.side is None and _shares(two, ontology) and _tied(items, one, two):
             two.side, two.late = one.side, False
             if two.place is None and _default(one, ontology) == _default(two, ontology):
                 two.place = one.place
-    for one, two in zip(reversed(mentions[:-1]), reversed(mentions[1:]), strict=False):
+    for one, two in reversed(list(pairwise(mentions))):
         if one.side is None and two.late and _shares(one, ontology) and _tied(items, one, two):
             one.side, one.late = two.side, True
             if one.place is None and _default(one, ontology) == _default(two, ontology):

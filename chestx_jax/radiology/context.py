@@ -1,16 +1,18 @@
 """Scopes: which mentions a text denies, doubts, imagines or remembers.
 
-One pass from left to right in the manner of NegEx (Chapman et al. 2001): a cue opens a scope, stops, commas and "and" close it where a new
-statement begins; cues that follow their mention act backwards over the list they close.
+One pass from left to right in the manner of NegEx (Chapman et al. 2001): a cue opens a scope, stops, commas
+and "and" close it where a new statement begins; cues that follow their mention act backwards over the list
+they close.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from chestx_jax.radiology.mentions import SEPARATORS, Item, Mention
 
-_WEAK = frozenset(
-    {"with", "which", "where", "there"}
-)  # stops that do not end a search or a list of candidates
+# stops that do not end a search or a list of candidates
+_WEAK = frozenset({"with", "which", "where", "there"})
 _LISTED = frozenset(
     {"side", "severity", "change", "place", "prepositions", "comma", "and", "or", "hedge", "state"}
 )
@@ -125,8 +127,9 @@ def _separator(scopes: Scopes, k: int, kind: str) -> None:
 
 
 def _opens(scopes: Scopes, k: int) -> tuple[bool, bool]:
-    """Whether a new statement begins after the separator at item ``k``: it has its own verb, or (second) its mention has its own degree
-    or change and no "or" is to come that would make it part of a list ("no effusion, stable cardiomegaly")."""
+    """Whether a new statement begins after the separator at item ``k``: it has its own verb, or (second) its
+    mention has its own degree or change and no "or" is to come that would make it part of a list ("no
+    effusion, stable cardiomegaly")."""
     items, words = scopes.items, scopes.words
     described = False
     for m in range(k + 1, len(items)):
@@ -162,7 +165,9 @@ def _follows(scopes: Scopes, k: int, *, breaks: frozenset[str]) -> bool:
 
 _SEGMENT = frozenset({"comma", "and", "stops", "negate_after", "hedge_after"})
 _AFTER_VERB = frozenset({"stops", "negate_after", "hedge_after"})
-_DOUBTING_VERBS = frozenset({"may", "might", "could", "suggest", "suggests", "suggesting", "which", "that"})  # never said afterwards
+_DOUBTING_VERBS = frozenset(
+    {"may", "might", "could", "suggest", "suggests", "suggesting", "which", "that"}
+)  # never said afterwards
 _TIGHT = _SEGMENT | {"or", "verbs", "prepositions", "seen"}
 
 
@@ -171,7 +176,10 @@ def _cue(scopes: Scopes, k: int, kind: str, recent: list[Mention]) -> None:
         scopes.negation, scopes.hedge = k, None
     elif kind in ("negate_after", "negate"):
         for mention in _chain(scopes, k, recent):
-            mention.negated, mention.past = True, False  # "the previous effusion is not seen" is about this film
+            mention.negated, mention.past = (
+                True,
+                False,
+            )  # "the previous effusion is not seen" is about this film
             if _resolving(scopes, scopes.items[k]):
                 mention.change = "better"
     elif kind in ("hedge", "link_hedge"):
@@ -210,8 +218,9 @@ def _fresh(scopes: Scopes, k: int, recent: list[Mention]) -> bool:
 
 
 def _chain(scopes: Scopes, k: int, recent: list[Mention]) -> list[Mention]:
-    """The list of plain mentions that ends before item ``k``: "effusion, pneumothorax and edema [are not seen]". A mention that was
-    introduced by its own verb ("there is cardiomegaly, and effusion ...") is not part of it."""
+    """The list of plain mentions that ends before item ``k``: "effusion, pneumothorax and edema [are not
+    seen]". A mention that was introduced by its own verb ("there is cardiomegaly, and effusion ...") is not
+    part of it."""
     chain: list[Mention] = []
     for mention in reversed(recent):
         if mention.composed and mention.claims[0][1] == "-":
@@ -233,7 +242,7 @@ def _chain(scopes: Scopes, k: int, recent: list[Mention]) -> list[Mention]:
 
 def _alternatives(items: list[Item], mentions: list[Mention]) -> None:
     """ "Atelectasis or scarring", asserted, leaves both uncertain."""
-    for one, two in zip(mentions, mentions[1:], strict=False):
+    for one, two in pairwise(mentions):
         if one.composed or two.composed or one.negated or two.negated or one.imagined or two.imagined:
             continue
         between = [items[m][0] for m in range(one.at + 1, two.at)]
@@ -242,7 +251,8 @@ def _alternatives(items: list[Item], mentions: list[Mention]) -> None:
 
 
 def _topics(items: list[Item], words: list[str], mentions: list[Mention]) -> None:
-    """ "Pneumothorax: ..." names a topic. What follows decides; when it mentions findings of its own, the topic claims nothing."""
+    """ "Pneumothorax: ..." names a topic. What follows decides; when it mentions findings of its own, the
+    topic claims nothing."""
     colon = next((k for k, item in enumerate(items) if item[0] == "stops" and words[item[2]] == ":"), None)
     if colon is None:
         return

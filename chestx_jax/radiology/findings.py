@@ -20,13 +20,15 @@ class Finding:
     """One claim. ``text[start:end]`` is the mention, ``text[sentence_start:sentence_end]`` its sentence.
 
     polarity:   present, absent
-    certainty:  definite; uncertain ("possible", "A or B", "cannot be excluded"; absent and uncertain is
-                "unlikely", or "otherwise clear", which denies only what was not named before);
-                hypothetical: not asserted ("we look for effusion", "would appear as", questions, topics, INDICATION sections);
+    certainty:  definite
+                uncertain: "possible", "A or B", "cannot be excluded"; absent and uncertain is "unlikely", or
+                  "otherwise clear", which denies only what was not named before
+                hypothetical: not asserted ("we look for effusion", "would appear as", questions, topics,
+                  INDICATION sections)
                 historical: said of the past ("history of pneumonia")
     laterality: left, right, bilateral or None
     anatomy:    a place of ``places.toml``, as said or the usual one of the concept
-    severity:   mild, moderate, severe or None. Of an absent finding it is what is denied ("no large effusion")
+    severity:   mild, moderate, severe or None; of an absent finding, what is denied ("no large effusion")
     change:     new, stable, worse, better or None
     """
 
@@ -48,23 +50,24 @@ class Finding:
 
 
 def extract_findings(text: str) -> list[Finding]:
-    """All claims of a text in the order of its sentences. Every sentence is read on its own: no reference is followed across sentences
-    ("no such signs are seen" claims nothing)."""
+    """All claims of a text in the order of its sentences. Every sentence is read on its own: no reference is
+    followed across sentences ("no such signs are seen" claims nothing)."""
     found = []
     low = lower(text)
     for start, end, background in sentences(text):
-        for concept, polarity, certainty, *rest, first, last in read_sentence(low[start:end]):
+        for name, polarity, certainty, side, place, degree, change, first, last in read_sentence(
+            low[start:end]
+        ):
             certainty = "hypothetical" if background else certainty
-            found.append(
-                Finding(concept, polarity, certainty, *rest, start + first, start + last, start, end)
-            )
+            span = (start + first, start + last, start, end)
+            found.append(Finding(name, polarity, certainty, side, place, degree, change, *span))
     return found
 
 
 @lru_cache(maxsize=65536)
 def read_sentence(sentence: str) -> tuple[tuple, ...]:
-    """The claims of one lower-case sentence: the fields of Finding with offsets into the sentence. Reports repeat sentences, so they
-    are cached; ``read_sentence.cache_clear()`` empties the cache."""
+    """The claims of one lower-case sentence: the fields of Finding with offsets into the sentence. Reports
+    repeat sentences, so they are cached; ``read_sentence.cache_clear()`` empties the cache."""
     ontology = load()
     words = TOKEN.findall(sentence)
     items = scan(words, ontology)

@@ -14,11 +14,13 @@ def label_report(text: str) -> dict[str, int | None]:
 
 
 def label_findings(findings: Iterable[Finding]) -> dict[str, int | None]:
-    """The labels of findings, aggregated as in Irvin et al. 2019, section 2.2.3: present over uncertain over absent.
+    """The labels of findings, aggregated as in Irvin et al. 2019, section 2.2.3: present over uncertain over
+    absent.
 
-    A present concept carries its parents' labels with it (consolidation is a lung opacity, the tree of their figure 1); an absent one denies
-    its children's ("the lungs are clear": no consolidation). "Unlikely" counts as absent. "no finding" is 1 when
-    something is said and no other label but support devices is present or uncertain, else 0, and None for a text without findings.
+    A present concept carries its parents' labels with it (consolidation is a lung opacity, the tree of their
+    figure 1); an absent one denies its children's ("the lungs are clear": no consolidation). "Unlikely"
+    counts as absent. "no finding" is 1 when something is said and no other label but support devices is
+    present or uncertain, else 0, and None for a text without findings.
     """
     ontology = load()
     values: dict[str, int | None] = dict.fromkeys(LABELS)

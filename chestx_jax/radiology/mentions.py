@@ -1,7 +1,8 @@
 """Words to mentions: one pass over the token trie, then places and their states joined to claims.
 
-``scan`` turns a sentence into items (kind, value, first token, token after the last). ``compose`` turns items into mentions: concept phrases
-as they are, and a place with a state, in either order, through the claims table of ``places.toml``.
+``scan`` turns a sentence into items (kind, value, first token, token after the last). ``compose`` turns items
+into mentions: concept phrases as they are, and a place with a state, in either order, through the claims
+table of ``places.toml``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _LOOSE = frozenset(
 
 @dataclass(slots=True)
 class Mention:
-    """A place in the sentence that claims something; the second half is filled in by context and attributes."""
+    """A place in the sentence that claims something; context and attributes fill in the second half."""
 
     claims: tuple[tuple[str, str], ...]
     """(concept, mark): mark "" present, "-" absent, "?" present but uncertain"""
@@ -96,8 +97,8 @@ def _mark(claim: str) -> str:
 def _places(
     items: list[Item], words: list[str], k: int, taken: dict[int, list[int]], ontology: Ontology
 ) -> list[int]:
-    """The places that the state at item ``k`` is said of: the subject before it, the object after it, or those of the state
-    it is coordinated with ("the aorta is tortuous and calcified")."""
+    """The places that the state at item ``k`` is said of: the subject before it, the object after it, or
+    those of the state it is coordinated with ("the aorta is tortuous and calcified")."""
     state = items[k][1]
     return (
         [p for p in _before(items, words, k) if state in ontology.places[items[p][1]].claims]

@@ -1,7 +1,8 @@
 """The vocabulary of chest X-ray texts, read once from the data files beside it.
 
-``vocabulary/concepts.toml`` says what can be claimed, ``places.toml`` where and in which state, ``cues.toml`` which words decide polarity,
-certainty, side, severity and change. Each file explains its own syntax. This module turns them into one token trie.
+``vocabulary/concepts.toml`` says what can be claimed, ``places.toml`` where and in which state, ``cues.toml``
+which words decide polarity, certainty, side, severity and change. Each file explains its own syntax. This
+module turns them into one token trie.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class Concept:
 
 @dataclass(frozen=True)
 class Place:
-    """A structure or region, named ``same`` when this is another word for a place; ``claims`` maps a state to claims like
-    ``("-cardiomegaly",)``."""
+    """A structure or region, named ``same`` when this is another word for a place; ``claims`` maps a state to
+    claims like ``("-cardiomegaly",)``."""
 
     name: str
     same: str
@@ -221,7 +222,8 @@ def _check(concepts: Mapping[str, Concept], places: Mapping[str, Place], alone: 
 
 @cache
 def load() -> Ontology:
-    """The ontology, read and checked once a process. Raises OntologyError where the files contradict themselves."""
+    """The ontology, read and checked once a process. Raises OntologyError where the files contradict
+    themselves."""
     raw_concepts, raw_places, raw_cues = _read("concepts.toml"), _read("places.toml"), _read("cues.toml")
     concepts = {
         name: Concept(

@@ -13,8 +13,8 @@ _HEADINGS_UPPER = (
     r"|COMPARISONS?|TECHNIQUE|PROCEDURE|FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|OPINION|REPORT"
 )
 _BACKGROUND = re.compile(
-    r"\W*(?:(?:clinical\s+)?(?:indications?|history|information)|reason\s+for\s+[a-z ]+|comparisons?|technique|procedure)"
-    r"\W*:",
+    r"\W*(?:(?:clinical\s+)?(?:indications?|history|information)|reason\s+for\s+[a-z ]+|comparisons?"
+    r"|technique|procedure)\W*:",
     re.IGNORECASE,
 )
 _HEADING = re.compile(rf"\W*(?:{_HEADINGS})\W*:", re.IGNORECASE)
@@ -30,7 +30,8 @@ _END_OR_HEADING = re.compile(_ENDS + rf"|\s(?=(?:{_HEADINGS_UPPER})\s*:)")  # ".
 
 
 def lower(text: str) -> str:
-    """Lower-case text of the same length, so that spans hold for the original ('\u0130'.lower() has two characters)."""
+    """Lower-case text of the same length, so that spans hold for the original ('\u0130'.lower() has two
+    characters)."""
     low = text.lower()
     return low if len(low) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
@@ -38,9 +39,9 @@ def lower(text: str) -> str:
 def sentences(text: str) -> list[tuple[int, int, bool]]:
     """(start, end, background) of every sentence with a word in it.
 
-    A sentence ends at ``.``, ``!``, ``?``, a blank line, a list item, or a line that begins like a sentence; a line break within a
-    sentence (reports are often wrapped) does not end it. ``background`` marks what stands under INDICATION, HISTORY, COMPARISON
-    or TECHNIQUE: it is not about this film.
+    A sentence ends at ``.``, ``!``, ``?``, a blank line, a list item, or a line that begins like a sentence;
+    a line break within a sentence (reports are often wrapped) does not end it. ``background`` marks what
+    stands under INDICATION, HISTORY, COMPARISON or TECHNIQUE: it is not about this film.
     """
     spans = []
     start = 0
