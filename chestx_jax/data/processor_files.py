@@ -19,6 +19,10 @@ FILES = (
     "processor_config.json",
 )
 """Everything a directory may hold about text and images; `save_pretrained` copies what is there."""
+OURS = "chestx_jax.json"
+"""Beside them, of a model that we trained: {"image_size": pixels}, which Hugging Face's files cannot say."""
+PUBLISHED_IMAGE_SIZE = 448
+"""What ChestX-Reasoner was trained with (arXiv 2504.20930); taken where `OURS` is not there."""
 
 
 class ProcessorError(ValueError):
@@ -31,6 +35,17 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ProcessorError(f"{path}: not valid JSON: {error}") from error
+
+
+def read_image_size(directory: Path) -> int:
+    """The side, in pixels, of the squares that the model of this directory was trained with."""
+    path = directory / OURS
+    if not path.is_file():
+        return PUBLISHED_IMAGE_SIZE
+    size = _read_json(path).get("image_size")
+    if not isinstance(size, int) or size < 1:
+        raise ProcessorError(f"{path}: field 'image_size': {size!r} is not a number of pixels")
+    return size
 
 
 def read_patch_config(directory: Path) -> PatchConfig:

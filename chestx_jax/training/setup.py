@@ -13,8 +13,7 @@ from chestx_jax.models.lora import add_lora
 from chestx_jax.models.qwen2_vl import QWEN2_VL_2B, QWEN2_VL_7B, SMALL, TINY, Qwen2VL, Qwen2VLConfig
 from chestx_jax.parallel.rules import init_sharded
 from chestx_jax.training.state import TrainingError
-from chestx_jax.weights import find_step, load_pretrained
-from chestx_jax.weights.checkpoints import MODEL
+from chestx_jax.weights import companions, load_pretrained
 
 ARCHS = {"tiny": TINY, "small": SMALL, "qwen2_vl_2b": QWEN2_VL_2B, "qwen2_vl_7b": QWEN2_VL_7B}
 VOCAB_MULTIPLE = 64  # random models pad their vocabulary, so that a mesh can divide it
@@ -33,13 +32,6 @@ def make_processor(config: ConfigDict, image_size: int, fallback: Path | None) -
             "config.model.processor is empty: give a directory with a tokenizer and a preprocessor"
         )
     return Processor.from_pretrained(directory, image_size=image_size)
-
-
-def companions(directory: str | Path) -> Path:
-    """Where the tokenizer and processor files of a model are: in its Hugging Face directory, or in the `model`
-    directory of the run that its checkpoint belongs to."""
-    step = find_step(directory)
-    return Path(directory) if step is None else Path(step).parent.parent / MODEL
 
 
 def make_model(config: ConfigDict, processor: Processor, mesh: Mesh, seed: int) -> Qwen2VL:

@@ -27,7 +27,7 @@ from chestx_jax.training.resume import Saver, identity
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
 from chestx_jax.training.workdir import describe_run
-from chestx_jax.weights import Adapter, Checkpoints, write_model_files
+from chestx_jax.weights import MODEL, Adapter, Checkpoints, write_model_files
 
 log = logging.getLogger(__name__)
 
@@ -163,12 +163,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
     )
     with jax.set_mesh(mesh), Checkpoints(workdir, keep=config.keep) as checkpoints:
         model = make_model(config.model, processor, mesh, config.seed)
+        lora = config.model.lora
         write_model_files(
             workdir,
             model.config,
             source=processor.directory,
-            adapter=Adapter(**config.model.lora) if config.model.lora.rank else None,
+            adapter=Adapter(**lora) if lora.rank else None,
         )
+        processor.save_pretrained(workdir / MODEL)
         graphdef, params = split_model(model)
         del model
         tx = make_optimizer(config.optimizer, config.steps)

@@ -91,10 +91,9 @@ class Checkpoints:
         if _PARAMS not in state:
             raise CheckpointError(f"a state to save needs the key 'params'; has {sorted(state)}")
         self.wait()
-        rest = {key: value for key, value in state.items() if key != _PARAMS}
         self._pending = self._checkpointer.save_checkpointables_async(
             step,
-            {_PARAMS: state[_PARAMS], _TRAIN: rest},
+            _parts(state),
             force=True,
             custom_metadata={"data_state": _of_all_processes(data_state), "meta": dict(meta)},
         )
@@ -133,8 +132,7 @@ class Checkpoints:
         saved = _read_metadata(path)
         if meta is not None and (differing := differences(saved["meta"], _as_json(meta))):
             raise CheckpointError(f"{path} is of another run:\n  " + "\n  ".join(differing))
-        rest = {key: value for key, value in abstract_state.items() if key != _PARAMS}
-        wanted = {_PARAMS: abstract_state[_PARAMS], _TRAIN: rest}
+        wanted = _parts(abstract_state)
         _check_arrays(path, wanted, dtypes=True)
         data_states = saved["data_state"]
         if len(data_states) != jax.process_count():
@@ -144,7 +142,7 @@ class Checkpoints:
             )
         loaded = ocp.load_checkpointables(path, wanted)
         return Restored(
-            state={_PARAMS: loaded[_PARAMS], **loaded[_TRAIN]},
+            state={_PARAMS: loaded[_PARAMS], **loaded.get(_TRAIN, {})},
             data_state=data_states[jax.process_index()],
             meta=saved["meta"],
         )
@@ -199,6 +197,13 @@ def find_step(directory: epath.PathLike) -> epath.Path | None:
     return None
 
 
+def companions(directory: epath.PathLike) -> epath.Path:
+    """Where a model's config, tokenizer and processor files are: in its Hugging Face directory, or in the
+    `model` directory of the run that its checkpoint belongs to."""
+    step = find_step(directory)
+    return epath.Path(directory) if step is None else step.parent.parent / MODEL
+
+
 def finished_steps(root: epath.PathLike) -> tuple[int, ...]:
     """Steps under `root` whose save was completed, ascending."""
     root = epath.Path(root)
@@ -248,11 +253,17 @@ def _check_arrays(path: epath.Path, wanted: Mapping[str, PyTree], *, dtypes: boo
     for part, tree in wanted.items():
         found, expected = (
             {name: _describe(leaf, dtypes) for name, leaf in _flat(half).items()}
-            for half in (saved[part], tree)
+            for half in (saved.get(part, {}), tree)
         )
         lines += differences(found, expected, "" if part == _TRAIN else f"{part}.")
     if lines:
         raise CheckpointError(f"{path} does not fit this model or optimizer:\n  " + "\n  ".join(lines))
+
+
+def _parts(state: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """What Orbax stores apart, so that the parameters can be read alone; it refuses to store nothing."""
+    rest = {key: value for key, value in state.items() if key != _PARAMS}
+    return {_PARAMS: state[_PARAMS], **({_TRAIN: rest} if rest else {})}
 
 
 def _describe(leaf: Any, dtypes: bool) -> str:

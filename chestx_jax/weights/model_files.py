@@ -25,6 +25,7 @@ TOKENIZER_AND_PROCESSOR = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
+    "chestx_jax.json",
 )
 
 

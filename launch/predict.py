@@ -1,0 +1,69 @@
+"""Completions of a model for a file of samples, or for one question.
+
+    python -m launch.predict --model=DIR --data=samples.jsonl --out=predictions.jsonl
+    python -m launch.predict --model=DIR --images=frontal.png,lateral.dcm --question="Which findings are in this chest X-ray?"
+
+--model takes a Hugging Face directory or a checkpoint of ours. The file grows as predictions are made; rerun the
+same line and it goes on where it stopped.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch.errors import EXPECTED
+from launch.program import start
+
+MODEL = flags.DEFINE_string("model", None, "Hugging Face directory, workdir of a run, or one checkpoint.")
+PROCESSOR = flags.DEFINE_string(
+    "processor", None, "Directory of tokenizer and preprocessor; that of --model."
+)
+DATA = flags.DEFINE_string("data", None, "Samples (JSONL).")
+OUT = flags.DEFINE_string("out", None, "Where the predictions go (JSONL).")
+IMAGES = flags.DEFINE_list("images", None, "One question instead of --data: its images, in order.")
+QUESTION = flags.DEFINE_string("question", None, "One question instead of --data: its text.")
+MODE = flags.DEFINE_enum("mode", "reason", ["reason", "answer"], "Ask for reasoning, or the answer alone.")
+TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 is greedy.", lower_bound=0.0)
+MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Completions are cut there.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Prompts at a time.", lower_bound=1)
+IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side; what the model was trained with.")
+DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the weights; those of the files.")
+SEED = flags.DEFINE_integer("seed", 0, "Of sampling, when --temperature > 0.")
+BLANK_IMAGES = flags.DEFINE_bool("blank_images", False, "Replace every image by an even grey one.")
+flags.mark_flag_as_required("model")
+
+
+def _one_mode(values: dict) -> bool:
+    file, question = (values["data"], values["out"]), (values["images"], values["question"])
+    return (all(file) and not any(question)) or (all(question) and not any(file))
+
+
+flags.register_multi_flags_validator(
+    ["data", "out", "images", "question"],
+    _one_mode,
+    "give --data and --out, or --images and --question",
+)
+
+
+def main() -> None:
+    """See the module's docstring."""
+    from chestx_jax.evaluation.inference import Inference
+    from chestx_jax.evaluation.predict import Decoding
+
+    decoding = Decoding(
+        mode=MODE.value,
+        temperature=TEMPERATURE.value,
+        max_new_tokens=MAX_NEW_TOKENS.value,
+        batch_size=BATCH_SIZE.value if DATA.value else 1,
+        seed=SEED.value,
+        blank_images=BLANK_IMAGES.value,
+    )
+    inference = Inference.load(MODEL.value, PROCESSOR.value, image_size=IMAGE_SIZE.value, dtype=DTYPE.value)
+    if DATA.value:
+        inference.predict_file(Path(DATA.value), Path(OUT.value), decoding)
+    else:
+        print(inference.ask([Path(image) for image in IMAGES.value], QUESTION.value, decoding))
+
+
+if __name__ == "__main__":
+    start(main, EXPECTED)
