@@ -41,7 +41,7 @@ def _name(f: Finding) -> str:
     """The finding as a noun phrase without article."""
     match f.label:
         case "consolidation":
-            return f"{lobe(f)} consolidation"
+            return f"{lobe(f).replace('lingula', 'lingular')} consolidation"
         case "edema":
             return "pulmonary edema"
         case "atelectasis":
@@ -138,6 +138,9 @@ def _short(f: Finding, pick: Pick) -> str:
         case "lung opacity":
             return f"{zone(f)} opacity"
         case "consolidation":
-            return pick(f"{lobe(f)} consolidation", f"{degree(f)} consolidation in the {lobe(f)}")
+            return pick(
+                f"{lobe(f).replace('lingula', 'lingular')} consolidation",
+                f"{degree(f)} consolidation in the {lobe(f)}",
+            )
         case _:
             return pick(_name(f), f"{degree(f)} {_name(f)}")
