@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -35,25 +38,27 @@ def mesh_of(replica, fsdp, tensor):
     return make_mesh({"replica": replica, "fsdp": fsdp, "tensor": tensor})
 
 
-def transform(freeze_vision: bool = False) -> optax.GradientTransformation:
+def make_state(model, mesh=None, frozen: str = "") -> dict:
+    """A state with made-up moments, none for `frozen`; on a mesh they lie as their parameters do."""
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.cosine_decay_schedule(1e-3, 10)))
-    if not freeze_vision:
-        return tx
-    return optax.partition(
-        {"learns": tx, "rests": optax.set_to_zero()},
-        lambda params: {key: "rests" if key == "vision" else "learns" for key in params},
-    )
-
-
-def make_state(model, mesh=None, tx=None) -> dict:
-    """A state after one step with made-up gradients, so that the moments are not zero."""
-    tx = tx or transform()
+    rng = np.random.default_rng(0)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    if mesh is not None:
-        params = jax.device_put(params, shardings(model, mesh))
-    state = tx.init(params)
-    updates, state = jax.jit(tx.update)(jax.tree.map(lambda x: jnp.cos(9 * x), params), state, params)
-    return {"params": optax.apply_updates(params, updates), "opt_state": state, "step": jnp.int32(7)}
+    learning = {name: tree for name, tree in params.items() if name != frozen}
+    moments = jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape).astype(leaf.dtype), jax.eval_shape(tx.init, learning)
+    )
+    state = {"params": params, "opt_state": moments, "step": np.int32(7)}
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, state)
+    placed = shardings(model, mesh)
+    of_moments = optax.tree_map_params(
+        tx,
+        lambda _, sharding: sharding,
+        moments,
+        {name: placed[name] for name in learning},
+        transform_non_params=lambda _: replicated(mesh),
+    )
+    return jax.device_put(state, {"params": placed, "opt_state": of_moments, "step": replicated(mesh)})
 
 
 def abstract_of(state: dict, mesh) -> dict:
@@ -95,10 +100,10 @@ def workdir(saved, tmp_path) -> Path:
     return shutil.copytree(saved, tmp_path / "run")
 
 
-@pytest.mark.parametrize("freeze_vision", [False, True])
-def test_restored_to_the_bit_on_another_mesh(tmp_path, model, freeze_vision):
+@pytest.mark.parametrize("frozen", ["", "vision"])
+def test_restored_to_the_bit_on_another_mesh(tmp_path, model, frozen):
     here, there = mesh_of(1, 4, 2), mesh_of(2, 2, 2)
-    state = make_state(model, here, transform(freeze_vision))
+    state = make_state(model, here, frozen)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(7, state, {"next_index": 28, "nested": {"a": [1, 2]}}, META)
         checkpoints.wait()
@@ -128,6 +133,39 @@ def test_saving_does_not_wait_but_may_be_followed_by_donation(tmp_path, state):
         checkpoints.wait()
         restored = checkpoints.restore(1, abstract_of(state, mesh_of(1, 8, 1)))
     assert_equal(restored.state, state)
+
+
+def test_parameters_alone(tmp_path):
+    state = {"params": {"x": jnp.arange(4.0)}}
+    abstract = abstract_of(state, mesh_of(1, 8, 1))
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state, {}, {})
+        checkpoints.wait()
+        assert_equal(checkpoints.restore(1, abstract).state, state)
+        with pytest.raises(CheckpointError, match=r"step: absent there"):
+            checkpoints.restore(1, {**abstract, "step": abstract["params"]["x"]})
+
+
+def test_a_killed_save_leaves_the_one_before(tmp_path):
+    """SIGKILL while the second save is under way."""
+    program = f"""
+import os, signal
+os.environ["JAX_PLATFORMS"] = "cpu"
+import jax.numpy as jnp
+from chestx_jax.weights import Checkpoints
+checkpoints = Checkpoints({str(tmp_path)!r}, keep=1)
+checkpoints.save(1, {{"params": {{"x": jnp.ones(4)}}}}, {{"next_index": 1}}, {{}})
+checkpoints.wait()
+checkpoints.save(2, {{"params": {{"x": jnp.full((4000, 1000), 2.0)}}}}, {{"next_index": 2}}, {{}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
+    assert done.returncode == -signal.SIGKILL
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.steps() == (1,)
+        abstract = abstract_of({"params": {"x": jnp.ones(4)}}, mesh_of(1, 8, 1))
+        assert checkpoints.restore(1, abstract).data_state == {"next_index": 1}
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
 
 def test_the_newest_are_kept(tmp_path, state):

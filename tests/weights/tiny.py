@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
@@ -79,4 +81,11 @@ def write_hf(
 
 
 def random_model(config: Qwen2VLConfig = UNTIED, seed: int = 0, **kwargs: Any) -> Qwen2VL:
-    return Qwen2VL(config, rngs=nnx.Rngs(seed), **kwargs)
+    """Drawn with numpy: the model's own initialisation takes seconds to compile."""
+    rng = np.random.default_rng(seed)
+    abstract = nnx.eval_shape(lambda: Qwen2VL(config, rngs=nnx.Rngs(0), **kwargs))
+    graphdef, state = nnx.split(abstract)
+    draw = jax.tree.map(
+        lambda leaf: jnp.asarray(0.02 * rng.standard_normal(leaf.shape), leaf.dtype), nnx.to_pure_dict(state)
+    )
+    return nnx.merge(graphdef, nnx.State(draw))
