@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -262,10 +263,8 @@ def test_samples_that_moved_are_the_same_data(sources, processor, tmp_path):
     make(moved, processor).set_state(state)
 
 
-@pytest.mark.parametrize(
-    "options", [{"read_threads": 0}, {"read_threads": 3}, {"read_threads": 1, "workers": 2}]
-)
-def test_a_broken_image_stops_the_consumer_with_its_name(processor, tmp_path, options):
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_broken_image_stops_the_consumer_with_its_name(processor, tmp_path, threads):
     samples = [make_sample(tmp_path, f"s{i}") for i in range(8)]
     path = samples[5].image_paths[0]
     path.write_bytes(path.read_bytes()[:300])
@@ -292,7 +291,10 @@ def test_no_threads_are_left_behind(sources, processor):
         pipeline = make(sources, processor, read_threads=4)
         next(pipeline)
         pipeline.close()
-    assert threading.active_count() <= before + 1
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
 
 
 def test_samples_too_long_for_every_bucket(sources, processor):
