@@ -42,7 +42,7 @@ def get_config(variant: str) -> ConfigDict:
 
 
 def _tiny(config: ConfigDict) -> None:
-    config.model.update(arch="tiny")
+    config.model.update(arch="tiny", remat="minimal")
     config.data.update(
         phantom_studies=4000,
         image_size=112,

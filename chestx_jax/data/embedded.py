@@ -1,14 +1,16 @@
-"""The embedded data: a phantom benchmark and a tokenizer of its words, made on the spot."""
+"""Small benchmarks with a tokenizer of their own words: the embedded phantoms, or any collection, made on the
+spot for models that are trained from scratch."""
 
 import logging
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from chestx_jax.data.bench import build_bench
 from chestx_jax.data.chat import SUFFIX
 from chestx_jax.data.jsonl import read_samples
 from chestx_jax.data.schema import TASKS
-from chestx_jax.data.sources.phantom import studies
+from chestx_jax.data.sources import Rejected, Request, read_studies
 from chestx_jax.data.tokenizer import train_tokenizer
 
 log = logging.getLogger(__name__)
@@ -16,23 +18,44 @@ log = logging.getLogger(__name__)
 PROCESSOR = "processor"
 VOCAB_SIZE = 1024
 IMAGE_SIZE = 256
+FRAME = (
+    "system\nYou are a helpful assistant.",
+    "user\n",
+    "assistant\n",
+    SUFFIX,
+    "<think>  </think><answer>  </answer>",
+)
 
 
-def build_embedded(out: Path, *, count: int, seed: int) -> None:
-    """Build `count` phantom studies into a benchmark under `out`, with a tokenizer in `out`/processor.
+def build_small_bench(out: Path, *, source: str, root: Path | None, studies: int, seed: int) -> None:
+    """Build a benchmark under `out`, with a tokenizer of its words in `out`/processor.
 
     `out` appears only once it is whole, so an interrupted build is simply made again; one that is there is
     taken as it is.
+
+    Args:
+      source, root: a name of `data.sources.SOURCES` and where the collection is (None for phantoms).
+      studies: how many phantoms to make.
+
+    Raises:
+      SourceError: the collection is not there, or not what it should be.
     """
     if out.is_dir():
         return
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    log.info("building %d phantom studies in %s", count, out)
-    build_bench(studies(count, seed=seed, size=IMAGE_SIZE, out=partial), partial, TASKS, seed)
-    texts = [SUFFIX, "<think>  </think><answer>  </answer>", "system\nYou are a helpful assistant."]
-    for task in TASKS:
-        for sample in read_samples(partial / task / "train.jsonl"):
-            texts += [sample.question, " ".join(sample.reason_steps), sample.answer]
-    train_tokenizer(texts, VOCAB_SIZE, partial / PROCESSOR)
+    log.info("building the %s bench in %s", source, out)
+    rejected: list[Rejected] = []
+    request = Request(root, partial, studies, seed, IMAGE_SIZE)
+    build_bench(read_studies(source, request, rejected.append), partial, TASKS, seed, rejected=rejected)
+    train_tokenizer(_texts(partial), VOCAB_SIZE, partial / PROCESSOR)
     partial.rename(out)
+
+
+def _texts(bench: Path) -> Iterable[str]:
+    """What a model of this bench reads and writes, in a fixed order."""
+    yield from FRAME
+    for task in TASKS:
+        path = bench / task / "train.jsonl"
+        for sample in read_samples(path) if path.is_file() else ():
+            yield from (sample.question, " ".join(sample.reason_steps), sample.answer)

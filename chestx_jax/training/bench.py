@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from chestx_jax.data import read_samples
-from chestx_jax.data.embedded import PROCESSOR, build_embedded
+from chestx_jax.data.embedded import PROCESSOR, build_small_bench
 from chestx_jax.data.example import Bucket
 from chestx_jax.data.pipeline import Source
 from chestx_jax.training.state import TrainingError
@@ -33,7 +33,7 @@ def open_bench(config: ConfigDict, seed: int, workdir: Path) -> Bench:
         root = Path(config.bench)
     elif config.phantom_studies:
         root = workdir / "bench"
-        build_embedded(root, count=config.phantom_studies, seed=seed)
+        build_small_bench(root, source="phantom", root=None, studies=config.phantom_studies, seed=seed)
     else:
         raise TrainingError("config.data.bench is empty: give the directory that launch.build_bench made")
     processor = root / PROCESSOR
