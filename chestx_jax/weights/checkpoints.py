@@ -12,13 +12,13 @@ Directories of saves that never finished are ignored.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
@@ -30,6 +30,7 @@ _METADATA = "_CHECKPOINT_METADATA"
 _PARAMS, _TRAIN = "params", "train"
 
 PyTree = Any
+log = logging.getLogger(__name__)
 
 
 class CheckpointError(Exception):
@@ -186,7 +187,7 @@ def find_step(directory: epath.PathLike) -> epath.Path | None:
     Raises:
       CheckpointError: when it is a run's directory, but no checkpoint in it is finished.
     """
-    path = epath.Path(directory)
+    path = epath.Path(directory).absolute()  # Orbax takes no other, and a run is found by a step's parents
     if (path / _METADATA).exists():
         return path
     for root in (path / CHECKPOINTS, path):
@@ -218,7 +219,7 @@ def _set_unfinished_aside(root: epath.Path) -> None:
         for path in root.iterdir():
             if path.name.isdecimal() and not _is_finished(path):
                 aside = root / f"unfinished-{path.name}"
-                logging.warning("%s is no finished checkpoint; it becomes %s", path, aside.name)
+                log.warning("%s is no finished checkpoint; it becomes %s", path, aside.name)
                 if aside.exists():
                     aside.rmtree()
                 path.rename(aside)

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from chestx_jax.models.qwen2_vl import Qwen2VLConfig
 
 CONFIG = "config.json"
@@ -63,6 +65,8 @@ def copy_companions(source: Path, target: Path) -> tuple[str, ...]:
     names = [
         name for name in (GENERATION_CONFIG, *TOKENIZER_AND_PROCESSOR) if (Path(source) / name).is_file()
     ]
+    if Path(source).resolve() == Path(target).resolve():
+        return tuple(names)
     for name in names:
         shutil.copyfile(Path(source) / name, Path(target) / name)
     return tuple(names)
@@ -81,7 +85,7 @@ def write_model_files(
         describes `config`.
       adapter: of a LoRA run.
 
-    Call it on one process. A rerun of the same line writes the same files again.
+    Of several processes the first one writes. A rerun of the same line writes the same files again.
 
     Raises:
       WeightsError: when the directory already belongs to another model or adapter; names the fields that
@@ -90,12 +94,15 @@ def write_model_files(
     model = Path(workdir) / "model"
     if (model / CONFIG).exists():
         _check_same(model, config, adapter)
+    if jax.process_index() != 0:
+        return
     model.mkdir(parents=True, exist_ok=True)
     if source is not None:
         copy_companions(source, model)
-    write_atomically(model / CONFIG, config_bytes(config, None, source))
     if adapter is not None:
         write_atomically(model / ADAPTER, json.dumps(asdict(adapter), indent=2).encode() + b"\n")
+    # Last: other processes compare with what is there as soon as this file is.
+    write_atomically(model / CONFIG, config_bytes(config, None, source))
 
 
 def config_bytes(config: Qwen2VLConfig, known: bytes | None, source: Path | None) -> bytes:

@@ -74,7 +74,7 @@ def load_pretrained(
     """
     step_directory = checkpoints.find_step(directory)
     if step_directory is not None:
-        model_directory = Path(step_directory).parent.parent / checkpoints.MODEL
+        model_directory = Path(checkpoints.companions(step_directory))
         config, content = read_config(model_directory)
         infos = checkpoints.saved_params(step_directory)
         dtype = _one_dtype({path: info.dtype for path, info in infos.items()}, step_directory, dtype)

@@ -23,6 +23,7 @@ from chestx_jax.weights import (
     CheckpointError,
     Checkpoints,
     WeightsError,
+    companions,
     find_step,
     load_pretrained,
     save_pretrained,
@@ -297,6 +298,13 @@ def test_load_pretrained_takes_a_checkpoint(workdir, state, which):
     assert_equal(nnx.to_pure_dict(nnx.state(model, nnx.Param)), state["params"])
 
 
+def test_relative_paths(workdir, state, monkeypatch):
+    for here, which in ((workdir.parent, "run"), (workdir, "."), (workdir / "checkpoints", "7")):
+        monkeypatch.chdir(here)
+        assert_equal(nnx.to_pure_dict(nnx.state(load_pretrained(which), nnx.Param)), state["params"])
+    assert companions("7") == workdir / "model"
+
+
 def test_load_pretrained_onto_a_mesh_in_another_type(workdir, state):
     mesh = mesh_of(1, 4, 2)
     model = load_pretrained(workdir, dtype=jnp.bfloat16, mesh=mesh)
@@ -352,6 +360,7 @@ def test_a_run_without_a_finished_checkpoint(tmp_path):
 def test_model_files_of_another_model_are_not_overwritten(workdir, saved):
     source = saved.parent / "processor"
     write_model_files(workdir, TIED, source=source)
+    write_model_files(workdir, TIED, source=workdir / "model")
     with pytest.raises(WeightsError, match=r"num_layers: 3 there, 4 here"):
         write_model_files(workdir, dataclasses.replace(TIED, num_layers=4), source=source)
     with pytest.raises(WeightsError, match=r"adapter: None there, .*'rank': 2"):
