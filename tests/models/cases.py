@@ -179,6 +179,23 @@ def put_weights(model: Qwen2VL, weights: Mapping[str, np.ndarray]) -> None:
     assert not left, left.keys()
 
 
+run = jax.jit(Qwen2VL.__call__)
+
+
+def extend(row: dict, tokens: np.ndarray) -> dict:
+    """An unpadded row with a continuation."""
+    extra = len(tokens)
+    after = row["positions"].max() + 1 + np.arange(extra, dtype=np.int32)
+    return {
+        **row,
+        "tokens": np.concatenate([row["tokens"], np.asarray(tokens, np.int32)]),
+        "positions": np.concatenate([row["positions"], np.tile(after, (3, 1))], axis=1),
+        "segments": np.pad(row["segments"], (0, extra), constant_values=1),
+        "image_index": np.pad(row["image_index"], (0, extra), constant_values=-1),
+        "loss_mask": np.pad(row["loss_mask"], (0, extra), constant_values=True),
+    }
+
+
 def loss(logits: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
     """Mean cross-entropy of the tokens that `loss_mask` marks as targets."""
     logprobs = jax.nn.log_softmax(logits[:, :-1], axis=-1)

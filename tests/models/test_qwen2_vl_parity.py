@@ -5,9 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
-from chestx_jax.models.qwen2_vl import QWEN2_VL_2B, QWEN2_VL_7B, Qwen2VL, Qwen2VLConfig
+from chestx_jax.models.qwen2_vl import Qwen2VLConfig
 from chestx_jax.rollout import generate
 from tests.models import cases
 
@@ -84,31 +83,13 @@ def test_bfloat16_agrees_mostly(capsys):
         ours = cases.build(case.config, weights, dtype=jax.numpy.bfloat16, param_dtype=jax.numpy.bfloat16)
         with torch.no_grad():
             expected = theirs(**reference.torch_inputs(rows, batch)).logits.float().numpy()
-        logits = np.asarray(jax.jit(Qwen2VL.__call__)(ours, batch))
+        logits = np.asarray(cases.run(ours, batch))
         assert logits.dtype == np.float32 and np.isfinite(logits).all()
         real = batch["segments"] > 0
         agree += int((logits.argmax(-1) == expected.argmax(-1))[real].sum())
         total += int(real.sum())
     with capsys.disabled():
         print(f"\nbfloat16: next token agrees with torch's at {agree} of {total} positions")
-
-
-@pytest.mark.parametrize("config", [QWEN2_VL_2B, QWEN2_VL_7B], ids=["2b", "7b"])
-def test_published_sizes_have_the_same_parameters(config):
-    with torch.device("meta"):
-        theirs = reference.Qwen2VLForConditionalGeneration(reference.HFConfig(**config.to_hf()))
-    shapes = {name: tuple(p.shape) for name, p in theirs.named_parameters()}
-    ours = nnx.eval_shape(lambda: Qwen2VL(config, rngs=nnx.Rngs(0)))
-    for path, param in nnx.to_flat_state(nnx.state(ours, nnx.Param)):
-        name = ".".join(map(str, path))
-        theirs_name = reference.hf_name(name)
-        layers = range(param.shape[0]) if "{}" in theirs_name else [None]
-        shape = param.shape if layers == [None] else param.shape[1:]
-        for layer in layers:
-            found = shapes.pop(theirs_name.format(layer))
-            found = (int(np.prod(found[1:])), found[0]) if name.endswith("kernel") else found
-            assert found == shape, name
-    assert not shapes
 
 
 @pytest.mark.parametrize("size", ["2b", "7b"])

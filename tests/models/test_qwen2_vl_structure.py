@@ -31,13 +31,15 @@ def test_no_token_sees_a_later_one(model):
     embeddings = jax.random.normal(jax.random.key(0), (1, length, CASE.config.hidden_size))
     positions, segments = row["positions"][None], row["segments"][None]
 
-    def state(x, t):
+    @jax.jit
+    @jax.grad
+    def influence(x, t):
         return jnp.sum(model.text.hidden(x, positions, segments)[0, t] ** 2)
 
     for t in (0, length // 2, length - 2):
-        influence = np.abs(jax.grad(state)(embeddings, t)[0]).sum(-1)
-        assert (influence[: t + 1] > 0).all()
-        assert (influence[t + 1 :] == 0).all()
+        seen = np.abs(influence(embeddings, t)[0]).sum(-1)
+        assert (seen[: t + 1] > 0).all()
+        assert (seen[t + 1 :] == 0).all()
 
 
 def pack(rows: list[dict]) -> dict[str, np.ndarray]:
@@ -64,8 +66,8 @@ def pack(rows: list[dict]) -> dict[str, np.ndarray]:
 
 def test_packing_equals_running_apart(model):
     rows = cases.unpadded_rows(CASE)
-    apart = [np.asarray(model(cases.pad_rows([row], extra_tokens=0)))[0] for row in rows]
-    together = np.asarray(model(pack(rows)))[0]
+    apart = [np.asarray(cases.run(model, cases.pad_rows([row], extra_tokens=0)))[0] for row in rows]
+    together = np.asarray(cases.run(model, pack(rows)))[0]
     np.testing.assert_allclose(together, np.concatenate(apart), atol=2e-5)
 
 
@@ -74,9 +76,11 @@ def test_padding_side_and_content_do_not_matter(model):
     left, right = cases.pad_rows(rows, "left"), cases.pad_rows(rows, "right", extra_tokens=5, extra_patches=8)
     right["patches"] = np.where((right["patch_segments"] > 0)[..., None], right["patches"], 1e4)
     right["patch_hw"] = np.where((right["patch_segments"] > 0)[..., None], right["patch_hw"], 99)
-    run = jax.jit(Qwen2VL.__call__)
-    got = [np.asarray(run(model, batch))[batch["segments"] > 0] for batch in (left, right)]
+    got = [np.asarray(cases.run(model, batch))[batch["segments"] > 0] for batch in (left, right)]
     np.testing.assert_allclose(*got, atol=2e-5)
+
+
+encode = jax.jit(Qwen2VL.encode_images)
 
 
 def test_images_are_encoded_alone(model):
@@ -84,10 +88,10 @@ def test_images_are_encoded_alone(model):
     row = cases.unpadded_rows(CASE)[0]
     batch = cases.pad_rows([row], extra_patches=12)
     names = ("patches", "patch_hw", "patch_segments")
-    together = model.encode_images(*(batch[name] for name in names))[0]
+    together = encode(model, *(batch[name] for name in names))[0]
     start = 0
     for _, h, w in row["grids"]:
-        alone = model.encode_images(*(row[name][None, start : start + h * w] for name in names))[0]
+        alone = encode(model, *(row[name][None, start : start + h * w] for name in names))[0]
         np.testing.assert_allclose(together[start // 4 : (start + h * w) // 4], alone, atol=2e-5)
         start += h * w
 
@@ -204,7 +208,7 @@ def test_batch_is_split_over_the_mesh_that_is_set(model):
 
     mesh = jax.make_mesh((2, 2, 2), ("replica", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     batch = cases.make_batch(CASE)
-    expected = model(batch)
+    expected = cases.run(model, batch)
     with jax.set_mesh(mesh):
         hidden = jax.jit(Qwen2VL.hidden)(model, batch)
         logits = jax.jit(Qwen2VL.__call__)(model, batch)

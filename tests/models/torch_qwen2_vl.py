@@ -8,49 +8,13 @@ from transformers import Qwen2VLConfig as HFConfig
 from transformers import Qwen2VLForConditionalGeneration
 
 from chestx_jax.models.qwen2_vl import Qwen2VLConfig
+from chestx_jax.weights.table import file_key, from_file, keys_of, to_file
 from tests.models.cases import IMAGE
 
-_TEXT = "model.language_model."
-_NAMES = {
-    "text.embed.embedding": _TEXT + "embed_tokens.weight",
-    "text.norm.scale": _TEXT + "norm.weight",
-    "lm_head.kernel": "lm_head.weight",
-    "vision.patch_embed.kernel": "model.visual.patch_embed.proj.weight",
-    "vision.merger.norm.scale": "model.visual.merger.ln_q.weight",
-    "vision.merger.norm.bias": "model.visual.merger.ln_q.bias",
-    "vision.merger.fc1.kernel": "model.visual.merger.mlp.0.weight",
-    "vision.merger.fc1.bias": "model.visual.merger.mlp.0.bias",
-    "vision.merger.fc2.kernel": "model.visual.merger.mlp.2.weight",
-    "vision.merger.fc2.bias": "model.visual.merger.mlp.2.bias",
-}
-_PARTS = {
-    "attn": "self_attn",
-    "input_norm": "input_layernorm",
-    "post_attention_norm": "post_attention_layernorm",
-}
 
-
-def hf_name(path: str) -> str:
-    """transformers' in-memory name; `{}` stands for the layer."""
-    if path in _NAMES:
-        return _NAMES[path]
-    tower, _, *parts, leaf = path.split(".")
-    leaf = "bias" if leaf == "bias" else "weight"
-    if tower == "vision":
-        return ".".join(["model.visual.blocks.{}", *parts, leaf])
-    return ".".join([_TEXT + "layers.{}", *(_PARTS.get(part, part) for part in parts), leaf])
-
-
-def to_ours(path: str, tensor: np.ndarray) -> np.ndarray:
-    """One torch tensor (of one layer) in our layout."""
-    if not path.endswith("kernel"):
-        return tensor
-    return tensor.reshape(tensor.shape[0], -1).T
-
-
-def to_torch(path: str, array: np.ndarray, shape: torch.Size) -> torch.Tensor:
-    array = array.T if path.endswith("kernel") else array
-    return torch.from_numpy(np.ascontiguousarray(array)).reshape(shape)
+def file_state(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Parameters by their names in files, which are those of the weight table."""
+    return {file_key(name): param for name, param in model.named_parameters()}
 
 
 def build_torch(
@@ -58,33 +22,27 @@ def build_torch(
 ) -> Qwen2VLForConditionalGeneration:
     hf = HFConfig(**config.to_hf())
     model = Qwen2VLForConditionalGeneration._from_config(hf, attn_implementation=attention).float().eval()
-    state = dict(model.named_parameters())
-    left = set(state)
+    state = file_state(model)
     with torch.no_grad():
         for path, array in weights.items():
-            stacked = "{}" in hf_name(path)
-            for layer, part in enumerate(array if stacked else [array]):
-                name = hf_name(path).format(layer)
-                state[name].copy_(to_torch(path, part, state[name].shape))
-                left.remove(name)
-    assert not left, left
+            for key, slot in keys_of(path, array.shape):
+                param = state.pop(key)
+                part = array if slot.layer is None else array[slot.layer]
+                param.copy_(torch.from_numpy(to_file(slot, part, tuple(param.shape))))
+    assert not state, state.keys()
     return model
 
 
 def torch_gradients(
-    model: Qwen2VLForConditionalGeneration, paths: Mapping[str, np.ndarray]
+    model: Qwen2VLForConditionalGeneration, weights: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Gradients by our paths and in our layout; zero where torch has none."""
-    state = dict(model.named_parameters())
-    out = {}
-    for path, like in paths.items():
-        stacked = "{}" in hf_name(path)
-        layers = []
-        for layer in range(like.shape[0] if stacked else 1):
-            param = state[hf_name(path).format(layer)]
-            grad = torch.zeros_like(param) if param.grad is None else param.grad
-            layers.append(to_ours(path, grad.float().numpy()))
-        out[path] = np.stack(layers) if stacked else layers[0]
+    state, out = file_state(model), {}
+    for path, like in weights.items():
+        out[path] = np.zeros_like(like)
+        for key, slot in keys_of(path, like.shape):
+            if (grad := state[key].grad) is not None:
+                out[path][... if slot.layer is None else slot.layer] = from_file(slot, grad.numpy())
     return out
 
 
