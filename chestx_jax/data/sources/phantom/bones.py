@@ -54,19 +54,19 @@ def ribs(canvas: Canvas, chest: Chest, breaks: tuple[Break, ...] = ()) -> Field:
     anterior = ramp((0.013 - near) / 0.003) * span * rows
     field = p.rib_contrast * (posterior + 0.38 * anterior)
     # fragment ends are seen end on and overlap: dense whatever the ribs' own contrast
-    return field + 0.5 * ends * solid * kept if breaks else field
+    return field + 0.65 * ends * solid * kept if breaks else field
 
 
-def skeleton(canvas: Canvas, chest: Chest, clavicle_break: str = "") -> Field:
-    """Spine, clavicles, shoulder blades, humeral heads. `clavicle_break`: the side of a broken clavicle."""
+def skeleton(canvas: Canvas, chest: Chest) -> Field:
+    """Spine, clavicles, shoulder blades, humeral heads."""
     p = chest.patient
     spine = ramp((0.036 - canvas.d) / 0.006)
     discs = 0.75 + 0.25 * np.cos(2 * np.pi * canvas.y / 0.052) * (canvas.y > 0)
     field = 0.26 * spine * discs + 0.10 * np.exp(-((canvas.d / 0.012) ** 2))
     strokes = Strokes(canvas)
-    for side, sign in (("right", -1.0), ("left", 1.0)):
-        _clavicle(strokes, p, sign, broken=side == clavicle_break)
-    field = field + 0.5 * strokes.field()
+    for sign in (-1.0, 1.0):
+        _clavicle(strokes, p, sign)
+    field = field + 0.34 * strokes.field()
     blades = Strokes(canvas)
     for sign in (-1.0, 1.0):
         pts = [(0.40, 0.20), (0.455, 0.23), (0.43, 0.34), (0.395, 0.45), (0.365, 0.44), (0.355, 0.30)]
@@ -75,21 +75,10 @@ def skeleton(canvas: Canvas, chest: Chest, clavicle_break: str = "") -> Field:
     return field + 0.24 * blades.field(0.004)
 
 
-def _clavicle(strokes: Strokes, patient: Patient, sign: float, broken: bool) -> None:
-    """One clavicle, or its two fragments: the lateral one sinks and overlaps the medial one, which rises."""
+def _clavicle(strokes: Strokes, patient: Patient, sign: float) -> None:
+    """One clavicle, from the sternum to the shoulder."""
     t, tilt = patient.top + 0.075, patient.clavicle
-
-    def at(dx: float, dy: float) -> tuple[float, float]:
-        return (MIDLINE + sign * dx * patient.width, t + dy + tilt * dx * 3)
-
     bone = [(0.04, 0.01), (0.10, -0.002), (0.17, -0.028), (0.24, -0.052), (0.31, -0.058), (0.38, -0.05)]
-    shaft = 0.68
-    strokes.ring(at(0.04, 0.01), 0.014, 0.02, shaft)
-    if not broken:
-        strokes.line(curve([at(*q) for q in bone], 8), 0.019, shaft)
-        return
-    medial = [at(dx, dy - 0.25 * max(0.0, dx - 0.08)) for dx, dy in bone[:4]]
-    lateral = [at(dx - 0.05, dy + 0.055) for dx, dy in bone[3:]]
-    for fragment, end in ((medial, medial[-1]), (lateral, lateral[0])):
-        strokes.line(curve(fragment, 8), 0.021, shaft)
-        strokes.ring(end, 0.0125, 0.02)  # the jagged end
+    points = [(MIDLINE + sign * dx * patient.width, t + dy + tilt * dx * 3) for dx, dy in bone]
+    strokes.ring(points[0], 0.014, 0.02)
+    strokes.line(curve(points, 8), 0.019)

@@ -56,9 +56,9 @@ def _pacemaker(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Genera
 
 def _tube(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
     x, end = MIDLINE + chest.patient.trachea + chest.shape.shift, chest.top + rng.uniform(0.15, 0.19)
-    for dx in (-0.0075, 0.0075):
-        strokes.line([(x - 0.006 + dx, -0.06), (x + dx, end)], 0.0048, 0.55)
-    strokes.line([(x - 0.006, -0.06), (x, end)], 0.004, 0.85)
+    for dx in (-0.009, 0.009):
+        strokes.line([(x - 0.006 + dx, -0.06), (x + dx, end)], 0.006, 0.6)
+    strokes.line([(x - 0.006, -0.06), (x, end)], 0.008, 0.9)
 
 
 def _central_line(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
@@ -70,7 +70,7 @@ def _central_line(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Gen
         (MIDLINE - 0.045, t + 0.24),
         (MIDLINE - 0.047, t + rng.uniform(0.31, 0.35)),
     ]
-    strokes.line(curve(way), 0.0075, 0.72)
+    strokes.line(curve(way), 0.0105, 0.9)
 
 
 def _chest_tube(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:

@@ -38,21 +38,15 @@ def shape_of(scene: Scene) -> Shape:
     return Shape(ctr, upper, (raised[0], raised[1]), shift)
 
 
-def breaks_of(scene: Scene) -> tuple[tuple[Break, ...], str]:
-    """Rib fractures, and the side of a broken clavicle ("" for none)."""
-    ribs: list[Break] = []
-    clavicle = ""
+def breaks_of(scene: Scene) -> tuple[Break, ...]:
+    """Where ribs are broken."""
+    breaks: list[Break] = []
     for f in scene.find("fracture"):
         rng = _rng(f)
-        if f.kind == "clavicle":
-            clavicle = f.side
-        else:
-            above = rng.uniform(0.30, 0.44)
-            offset = float(rng.choice([-1.0, 1.0])) * rng.uniform(0.027, 0.032)
-            ribs.append(
-                Break(f.side, rng.uniform(0.20, 0.27), above, above + rng.uniform(0.20, 0.26), offset)
-            )
-    return tuple(ribs), clavicle
+        above = rng.uniform(0.28, 0.40)
+        offset = float(rng.choice([-1.0, 1.0])) * rng.uniform(0.027, 0.032)
+        breaks.append(Break(f.side, rng.uniform(0.20, 0.26), above, above + rng.uniform(0.25, 0.30), offset))
+    return tuple(breaks)
 
 
 def pleural_gap(canvas: Canvas, chest: Chest, scene: Scene) -> tuple[Field | float, Field | float]:
@@ -111,7 +105,7 @@ def _centre(
     if finding.zone == "upper":
         outer = min(outer, 0.22)
     if finding.zone == "lower" and finding.side == "left":
-        inner = max(inner, 0.23)  # beside the heart, not behind it
+        inner = max(inner, 0.25)  # beside the heart, not behind it
     return (
         MIDLINE + SIGN[finding.side] * chest.patient.width * rng.uniform(inner, max(inner + 0.01, outer)),
         y,
@@ -121,7 +115,7 @@ def _centre(
 def _consolidation(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -> Field:
     """A dense, fuzzy lobar opacity with air bronchograms; a fissure bounds the upper lobes below."""
     at = _centre(chest, f, rng, 0.16, 0.21)
-    size = {1: 0.074, 2: 0.102, 3: 0.135}[f.level] * rng.uniform(0.95, 1.05)
+    size = {1: 0.082, 2: 0.108, 3: 0.138}[f.level] * rng.uniform(0.95, 1.05)
     lumps = canvas.noise(rng, 9)
     dx, dy = (canvas.x - at[0]) / 1.15, (canvas.y - at[1]) / (0.92 if f.zone != "mid" else 0.8)
     mask = sigmoid((size - np.sqrt(dx * dx + dy * dy) + 0.014 * lumps) / 0.013)
@@ -205,12 +199,12 @@ def _edema(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -
 def _lesion(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -> Field:
     """A round, sharply edged nodule (levels 1, 2) or mass (3)."""
     at = _centre(chest, f, rng, 0.15, 0.26)
-    radius = {1: 0.026, 2: 0.034, 3: 0.052}[f.level] * rng.uniform(0.95, 1.08)
+    radius = {1: 0.028, 2: 0.036, 3: 0.046}[f.level] * rng.uniform(0.95, 1.08)
     rx = radius * rng.uniform(0.95, 1.05)
     ball = 1 - ((canvas.x - at[0]) / rx) ** 2 - ((canvas.y - at[1]) / radius) ** 2
     # a solid ball: thickest in the middle, with an edge
     return ramp((radius - radius * np.sqrt(np.maximum(1 - ball, 0))) / 0.0025) * (
-        0.5 + 0.35 * np.sqrt(np.maximum(ball, 0))
+        0.62 + 0.33 * np.sqrt(np.maximum(ball, 0))
     )
 
 

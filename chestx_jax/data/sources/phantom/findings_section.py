@@ -201,14 +201,6 @@ def pleura(scene: Scene, pick: Pick, rng: np.random.Generator) -> list[str]:
 def bones(scene: Scene, pick: Pick, rng: np.random.Generator) -> list[str]:
     """Fractures, or sometimes that there is none."""
     for f in scene.find("fracture"):
-        if f.kind == "clavicle":
-            return [
-                pick(
-                    f"there is a displaced fracture of the {f.side} clavicle",
-                    f"displaced {f.side} clavicular fracture",
-                    f"the {f.side} clavicle is fractured with displacement",
-                )
-            ]
         return [
             pick(
                 f"displaced fractures of {f.side} lateral ribs",

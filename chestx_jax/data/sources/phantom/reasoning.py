@@ -55,10 +55,9 @@ def _present(found: tuple[Finding, ...], variant: int) -> str:
             names = join([device(x) for x in found])
             return (f"support devices are seen: {names}", f"there are support devices: {names}")[variant]
         case "fracture":
-            bone = "rib" if f.kind == "rib" else "clavicle"
             texts = (
-                f"a displaced {f.side} {bone} fracture is seen",
-                f"there is a displaced {f.side} {bone} fracture",
+                f"a displaced {f.side} rib fracture is seen",
+                f"there is a displaced {f.side} rib fracture",
             )
         case "enlarged cardiomediastinum":
             wide = "wide" if f.level < 3 else "very wide"

@@ -32,8 +32,8 @@ def _film(canvas: Canvas, scene: Scene) -> Field:
     density = anatomy.add_heart(canvas, chest, density)
     density = findings.add_fluid(canvas, chest, scene, density)
     density = density + anatomy.bubble(canvas, chest)
-    breaks, clavicle = findings.breaks_of(scene)
-    density = density + bones.ribs(canvas, chest, breaks) + bones.skeleton(canvas, chest, clavicle)
+    breaks = findings.breaks_of(scene)
+    density = density + bones.ribs(canvas, chest, breaks) + bones.skeleton(canvas, chest)
     density = density + devices.devices(canvas, chest, scene)
     return density.astype(np.float32)
 

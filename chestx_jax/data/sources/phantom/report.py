@@ -128,7 +128,7 @@ def _numbered(items: Sequence[str], rng: np.random.Generator) -> str:
 def _short(f: Finding, pick: Pick) -> str:
     match f.label:
         case "fracture":
-            return f"displaced {f.side} {'clavicle fracture' if f.kind == 'clavicle' else 'rib fractures'}"
+            return f"displaced {f.side} rib fractures"
         case "enlarged cardiomediastinum":
             return pick("widened upper mediastinum", "enlarged cardiomediastinal contour")
         case "cardiomegaly":

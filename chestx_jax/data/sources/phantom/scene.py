@@ -68,7 +68,7 @@ class Finding:
         side: the patient's side; "" where the finding is central.
         zone: lung zone of a focal finding, else "".
         level: 1 small or mild, 2 moderate, 3 large or severe.
-        kind: the sort of device, fracture ("rib", "clavicle") or lesion ("nodule", "mass"), else "".
+        kind: the sort of device or lesion ("nodule", "mass"), else "".
         seed: fixes the shape, so that a prior shows the same thing at another level.
     """
 
@@ -218,7 +218,7 @@ def _propose(label: str, rng: np.random.Generator) -> Finding:
             side = (usual if rng.random() < 0.75 else other) if sided else ""
             return Finding(label, side, kind=kind, seed=seed)
         case "fracture":
-            return Finding(label, one, kind="rib" if rng.random() < 0.6 else "clavicle", seed=seed)
+            return Finding(label, one, seed=seed)
         case "consolidation" | "lung opacity":
             return Finding(label, one, zone, level, seed=seed)
         case "lung lesion":
