@@ -165,7 +165,7 @@ def numpy_weights(config: Qwen2VLConfig, seed: int = 0) -> dict[str, np.ndarray]
 
 def build(config: Qwen2VLConfig, weights: Mapping[str, np.ndarray] | None = None, **options) -> Qwen2VL:
     """The model with given (or seeded) weights."""
-    model = Qwen2VL(config, rngs=nnx.Rngs(0), **options)
+    model = nnx.eval_shape(lambda: Qwen2VL(config, rngs=nnx.Rngs(0), **options))
     put_weights(model, numpy_weights(config) if weights is None else weights)
     return model
 
@@ -175,7 +175,7 @@ def put_weights(model: Qwen2VL, weights: Mapping[str, np.ndarray]) -> None:
     for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         value = left.pop(".".join(map(str, path)))
         assert value.shape == param.shape, (path, value.shape, param.shape)
-        param.set_value(jnp.asarray(value, param.dtype))
+        param.set_value(jnp.asarray(value.astype(param.dtype)))
     assert not left, left.keys()
 
 
