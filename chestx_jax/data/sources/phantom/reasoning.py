@@ -1,7 +1,8 @@
 """The systematic read of a scene: one short sentence a label, always in the order of `scene.LABELS`.
 
 Devices, bones, mediastinum, heart, lungs, pleura. Every label is stated, present with side or degree,
-or absent: a small model is taught to see all of them whatever it is asked. Two wordings a sentence, by seed.
+or absent: a small model is taught to see all of them whatever it is asked. Two styles, by seed; a read keeps to
+one, so that the wording of a sentence tells nothing but what is seen.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,8 @@ _ABSENT: Mapping[str, tuple[str, str]] = {
 
 def read(scene: Scene, rng: np.random.Generator) -> dict[str, str]:
     """Label -> its sentence, for every phantom label, in the order of `LABELS`."""
-    return {label: sentence(_statement(scene, label, int(rng.integers(2)))) for label in LABELS}
+    style = int(rng.integers(2))
+    return {label: sentence(_statement(scene, label, style)) for label in LABELS}
 
 
 def _statement(scene: Scene, label: str, variant: int) -> str:
