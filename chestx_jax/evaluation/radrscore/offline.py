@@ -4,15 +4,22 @@ It is NOT the RadRScore of the paper, which a language model judges (`judge`); t
 `python -m benchmarks.radrscore`. The rules:
 
 * A text's claims are its asserted findings (`radiology.extract_findings`), each (concept, polarity, side)
-  once; repeating one adds nothing. A closed question's answer is one claim more, of prediction and gold.
+  once; repeating one adds nothing. The answer is one claim more, of prediction and gold.
+* On topic are claims that something is present, and denials of what an option offers or implies. Other
+  normals earn nothing, wherever they come from ("no pneumothorax" in a question about the spine); where the
+  gold reasoning affirms nothing at all, every normal is on topic.
 * factuality: credit of the claims / claims. A claim earns what gold reasoning, report or question bears out
-  (`reference.CREDIT`). A claim that they contradict or never mention earns nothing, so does an unmentioned
-  normal, unless the question offers that finding. A text that says both A and not A earns nothing for either.
-* completeness: credit of the gold claims that the prediction states / gold claims.
-* effectiveness: effective sentences / sentences. Effective is a sentence of which nothing is contradicted and
-  that states a supported claim that is new and on topic (present, or asked about by the question or treated
-  in the gold reasoning), or that is a sentence of the gold reasoning word for word, the first time. Plans
-  ("we look for an effusion"), repetitions and sentences that claim nothing stay in the denominator.
+  (`reference.CREDIT`); contradicted and unmentioned ones earn nothing, on topic or not, and count.
+* completeness: credit of the gold claims on topic that the prediction states / their number.
+* Both are the mean over two kinds of claims, affirmed (with the answer) and denied, where there are any: so
+  affirming everything earns no more than half, nor does denying everything.
+* effectiveness: effective sentences / sentences, the answer counted as one. Effective is a sentence of which
+  nothing is contradicted and that states a supported claim that is new and on topic, or that is a sentence of
+  the gold reasoning word for word, the first time. Repetitions and sentences that claim nothing stay in the
+  denominator, plans that name a finding ("we look for an effusion") do not.
+* Contradictions: a text that says both A and not A (and the gold reasoning does not) earns nothing for
+  either. The answer is part of the text: it earns nothing where the reasoning denies it or affirms another
+  option.
 * Brevity: the denominators of factuality and effectiveness are at least half the gold reasoning's claims and
   sentences, or one true sentence would outdo any full reasoning.
 * No sentences: all 0. A zero denominator scores 0. The score is the mean of the three.
@@ -29,15 +36,16 @@ from chestx_jax.radiology import Finding, contradictions
 BREVITY = 0.5
 """The least denominator, as a share of the gold reasoning's."""
 
-SENTENCES = ("supported", "contradicted", "unmentioned", "repeated", "off_topic", "empty")
+SENTENCES = ("supported", "contradicted", "unmentioned", "repeated", "off_topic", "planned", "empty")
 """What a sentence can be: the worst of its claims decides `contradicted`, else the best.
 
 supported     effective
 contradicted  a claim conflicts with gold reasoning or report, or with the text itself
 unmentioned   claims of which no source speaks
 repeated      supported, but said before
-off_topic     supported, but neither the question nor the gold reasoning is about it
-empty         claims nothing: no concept, a plan, a question
+off_topic     supported, but not on topic
+planned       names a finding without asserting it; not counted
+empty         names no finding
 """
 
 
@@ -70,11 +78,13 @@ class SentenceEvidence:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The predicted and the right answer; credit between 0 and 1."""
+    """The predicted and the right answer; credit between 0 and 1. `undercut`: the reasoning denies the answer
+    or affirms another option, so that it earns nothing."""
 
     predicted: str | None
     right: str
     credit: float
+    undercut: bool
 
 
 @dataclass(frozen=True)
@@ -119,15 +129,22 @@ def offline_radrscore(
 
 def score_reading(reading: Reading, reference: Reference) -> OfflineRadRScore:
     """Scores a prediction that has been read."""
-    verdicts = _verdicts(reading, reference)
-    sentences = _sentences(reading, reference, verdicts)
-    recall = _recall(verdicts, reference)
+    answered = reference.answered(reading.answer)
+    broken = _broken(reading, reference, answered)
+    verdicts = _verdicts(reading, reference, broken)
     conclusion = None
     if reference.answer is not None:
-        credit = reference.concluded(reading.answer)
-        conclusion = Conclusion(reading.answer, reference.answer, credit)
-    claims = tuple(ClaimEvidence(finding, verdict) for finding, verdict in verdicts.values())
-    evidence = Evidence(reading.text, claims, recall, sentences, conclusion)
+        denied = any(finding in answered for finding in broken.values())
+        undercut = denied or _affirms_another(reading, reference, answered)
+        credit = 0.0 if undercut else reference.concluded(reading.answer)
+        conclusion = Conclusion(reading.answer, reference.answer, credit, undercut)
+    evidence = Evidence(
+        reading.text,
+        tuple(ClaimEvidence(finding, verdict) for finding, verdict in verdicts.values()),
+        _recall(verdicts, reference),
+        _sentences(reading, reference, verdicts),
+        conclusion,
+    )
     return OfflineRadRScore(*_components(evidence, reference), evidence)
 
 
@@ -138,34 +155,63 @@ def _components(evidence: Evidence, reference: Reference) -> tuple[float, float,
     bonus = conclusion.credit if conclusion else 0.0
     asked = int(conclusion is not None)
     answered = int(conclusion is not None and conclusion.predicted is not None)
-    gold = len(reference.gold_claims)
-    told = max(len(evidence.claims), BREVITY * gold) + answered
-    factuality = _ratio(sum(claim.verdict.credit for claim in evidence.claims) + bonus, told)
-    completeness = _ratio(sum(one.credit for one in evidence.gold) + bonus, gold + asked)
+    precision, recall = [], []
+    for polarity in ("present", "absent"):
+        last = polarity == "present"  # the answer is an affirmation
+        told = [c.verdict for c in evidence.claims if c.finding.polarity == polarity and c.verdict.counts]
+        gold = [one.credit for one in evidence.gold if one.finding.polarity == polarity]
+        whole = max(len(told), BREVITY * len(gold)) + answered * last
+        if whole:
+            precision.append((sum(v.credit for v in told if v.on_topic) + bonus * last) / whole)
+        if len(gold) + asked * last:
+            recall.append((sum(gold) + bonus * last) / (len(gold) + asked * last))
     effective = sum(sentence.verdict == "supported" for sentence in evidence.sentences)
-    length = max(len(evidence.sentences), BREVITY * len(reference.gold.sentences)) + answered
-    effectiveness = _ratio(effective + bonus, length)
+    counted = sum(sentence.verdict != "planned" for sentence in evidence.sentences)
+    length = max(counted, BREVITY * len(reference.gold.sentences)) + answered
+    factuality, completeness = _mean(precision), _mean(recall)
+    effectiveness = (effective + bonus) / length if length else 0.0
     return factuality, completeness, effectiveness, (factuality + completeness + effectiveness) / 3
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
-def _verdicts(reading: Reading, reference: Reference) -> dict[Key, tuple[Finding, Verdict]]:
-    """Each claim with the verdict of its mentions: contradicted if one of them is, else the best."""
+def _broken(reading: Reading, reference: Reference, answered: Sequence[Finding]) -> dict[Key, Finding]:
+    """Claims that the text contradicts itself on, each with its other half; pairs that the gold reasoning
+    asserts both are left alone."""
     broken: dict[Key, Finding] = {}
-    for one, two in contradictions(mention.finding for mention in reading.mentions):
+    for one, two in contradictions([*answered, *(mention.finding for mention in reading.mentions)]):
         keys = [(half.concept, half.polarity, half.laterality) for half in (one, two)]
-        if not all(key in reference.gold.keys for key in keys):  # else the gold reasoning says both, too
+        if not all(key in reference.gold.keys for key in keys):
             broken |= {keys[0]: two, keys[1]: one}
+    return broken
+
+
+def _affirms_another(reading: Reading, reference: Reference, answered: Sequence[Finding]) -> bool:
+    """Whether the text affirms all findings of another option, beyond what the answered option says."""
+    if reference.chosen(reading.answer) is None:
+        return False
+    said, gold = reading.affirmed, reference.gold.affirmed
+    related = {finding.concept for finding in answered}
+    return any(
+        wanted and wanted <= said and not wanted <= gold
+        for wanted in (option - related for option in reference.offered)
+    )
+
+
+def _verdicts(
+    reading: Reading, reference: Reference, broken: dict[Key, Finding]
+) -> dict[Key, tuple[Finding, Verdict]]:
+    """Each claim with the verdict of its mentions: contradicted if one of them is, else the best."""
     verdicts = {}
     for key, mentions in reading.claims.items():
-        judged = [(mention.finding, reference.verdict(mention.finding)) for mention in mentions]
         if key in broken:
-            verdict = Verdict("contradicted", source="prediction", rule="conflict", witness=broken[key])
+            witness = broken[key]
+            verdict = Verdict("contradicted", 0.0, "prediction", "conflict", True, witness)
             verdicts[key] = (mentions[0].finding, verdict)
             continue
+        judged = [(mention.finding, reference.verdict(mention.finding)) for mention in mentions]
         worst = next((one for one in judged if one[1].verdict == "contradicted"), None)
         verdicts[key] = worst or max(judged, key=lambda one: (one[1].verdict == "supported", one[1].credit))
     return verdicts
@@ -199,7 +245,8 @@ def _sentences(
             verdict = "supported"
             copied.add(words)
         else:
-            verdict = _sentence(said, known, verdicts)
+            planned = len(found) in reading.planned
+            verdict = "planned" if planned else _sentence(said, known, verdicts)
         known.update(said)
         found.append(SentenceEvidence(sentence.start, sentence.end, verdict))
     return tuple(found)

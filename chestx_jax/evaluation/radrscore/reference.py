@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from chestx_jax.data.chat import label_set, parse, predicted_option, split_steps
-from chestx_jax.data.schema import Sample
+from chestx_jax.data.schema import LETTERS, Sample
 from chestx_jax.radiology import Finding, extract_findings, load, match_findings
 
 CREDIT = {"same": 1.0, "entailed": 1.0, "side": 0.75, "kin": 0.5}
@@ -53,16 +53,24 @@ class Sentence(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """A text cut into sentences, and its asserted findings with spans into that text."""
+    """A text cut into sentences, and its asserted findings with spans into that text. `planned` are the
+    sentences that name findings and assert none ("we look for an effusion")."""
 
     text: str
     sentences: tuple[Sentence, ...]
     mentions: tuple[Located, ...]
+    planned: frozenset[int] = frozenset()
     answer: str | None = None
 
     @cached_property
     def keys(self) -> frozenset[Key]:
         return frozenset(mention.key for mention in self.mentions)
+
+    @cached_property
+    def affirmed(self) -> frozenset[str]:
+        """The concepts that the text definitely affirms."""
+        found = (mention.finding for mention in self.mentions)
+        return frozenset(f.concept for f in found if f.polarity == "present" and f.certainty == "definite")
 
     @cached_property
     def claims(self) -> dict[Key, tuple[Located, ...]]:
@@ -91,14 +99,16 @@ def read_text(text: str) -> Reading:
 
 
 def _read(text: str, spans: Iterable[tuple[int, int]], answer: str | None) -> Reading:
-    sentences, mentions = [], []
+    sentences, mentions, planned = [], [], []
     for start, end in spans:
         piece = text[start:end]
-        for finding in extract_findings(piece):
-            if finding.asserted:
-                mentions.append(Located(shift(finding, start), len(sentences)))
+        found = extract_findings(piece)
+        asserted = [Located(shift(finding, start), len(sentences)) for finding in found if finding.asserted]
+        if found and not asserted:
+            planned.append(len(sentences))
+        mentions += asserted
         sentences.append(Sentence(piece, start, end))
-    return Reading(text, tuple(sentences), tuple(mentions), answer)
+    return Reading(text, tuple(sentences), tuple(mentions), frozenset(planned), answer)
 
 
 def shift(finding: Finding, by: int) -> Finding:
@@ -118,7 +128,7 @@ class Verdict:
       source: gold, report or question; None where unmentioned. The question supports the denial of a finding
         it offers, when neither gold nor report mentions that finding.
       rule: of `CREDIT`, or "conflict".
-      on_topic: whether the gold reasoning or the question is about it, or it is present.
+      on_topic: see `Reference.on_topic`.
       witness: the finding of the source, with spans into that source's text.
       recalls: (index into `Reference.gold_claims`, credit) of the gold claims that it states.
     """
@@ -130,6 +140,11 @@ class Verdict:
     on_topic: bool = False
     witness: Finding | None = None
     recalls: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether the claim is in the denominator: all but supported normals beside the topic."""
+        return self.on_topic or self.verdict != "supported"
 
 
 @dataclass(frozen=True)
@@ -175,8 +190,24 @@ class Reference:
 
     @cached_property
     def gold_claims(self) -> tuple[Finding, ...]:
-        """One finding a gold claim, its first mention."""
-        return tuple(group[0].finding for group in self.gold.claims.values())
+        """One finding a gold claim on topic, its first mention."""
+        first = (group[0].finding for group in self.gold.claims.values())
+        return tuple(finding for finding in first if self.on_topic(finding))
+
+    def on_topic(self, claim: Finding) -> bool:
+        """Whether a claim belongs to an answer to this question: it says that something is present, or it
+        denies what an option offers (or what implies it or is implied by it). Other normals earn and cost
+        nothing, unless the gold reasoning affirms nothing at all: then normality is the topic."""
+        return claim.polarity == "present" or self._normal or claim.concept in self._related
+
+    @cached_property
+    def _normal(self) -> bool:
+        return not any(key[1] == "present" for key in self.gold.claims)
+
+    @cached_property
+    def _related(self) -> frozenset[str]:
+        ontology = load()
+        return frozenset().union(*(ontology.ancestors[name] for name in self.asked))
 
     @cached_property
     def gold_sentences(self) -> frozenset[str]:
@@ -184,10 +215,17 @@ class Reference:
 
     @cached_property
     def asked(self) -> frozenset[str]:
-        """The concepts that the options offer, with all that would be absent with them."""
-        descendants = load().descendants
-        offered = [finding for option in self.options or () for finding in extract_findings(option)]
-        return frozenset().union(*(descendants[finding.concept] for finding in offered))
+        """The concepts that the options offer."""
+        return frozenset().union(*self.offered)
+
+    @cached_property
+    def offered(self) -> tuple[frozenset[str], ...]:
+        """The concepts of each option."""
+        return tuple(frozenset(finding.concept for finding in option) for option in self._option_findings)
+
+    @cached_property
+    def _option_findings(self) -> tuple[tuple[Finding, ...], ...]:
+        return tuple(tuple(extract_findings(option)) for option in self.options or ())
 
     @cached_property
     def _books(self) -> tuple[tuple[str, Mapping[str, Sequence[Finding]]], ...]:
@@ -216,7 +254,7 @@ class Reference:
             if rule := _rule(gold, claim):
                 recalls.append((i, CREDIT[rule]))
         stated = tuple(recalls)
-        topic = claim.polarity == "present" or claim.concept in self.asked or bool(stated)
+        topic = self.on_topic(claim)
         support = [_support(claim, book.get(claim.concept, ())) for _, book in self._books]
         names = [name for name, _ in self._books]
         for least, conflicts in ((_SURE, False), (0.0, True)):
@@ -232,13 +270,22 @@ class Reference:
             return Verdict("supported", 1.0, "question", "same", True, None, stated)
         return Verdict("unmentioned", on_topic=topic, recalls=stated)
 
+    def chosen(self, answer: str | None) -> str | None:
+        """The letter of the option that an answer names; None for none, and for an open question."""
+        return predicted_option(answer, self.options) if answer and self.options is not None else None
+
+    def answered(self, answer: str | None) -> tuple[Finding, ...]:
+        """The findings of the option that an answer names."""
+        letter = self.chosen(answer)
+        return self._option_findings[LETTERS.index(letter)] if letter else ()
+
     def concluded(self, answer: str | None) -> float:
         """How right an answer is: 1 or 0 for a letter or an option's text; for an open question the F1 of the
         findings it names, or 1 for the same labels."""
         if self.answer is None or not answer:
             return 0.0
         if self.options is not None:
-            return float(predicted_option(answer, self.options) == self.answer)
+            return float(self.chosen(answer) == self.answer)
         if label_set(answer) == label_set(self.answer):
             return 1.0
         return match_findings(extract_findings(answer), extract_findings(self.answer)).f1
