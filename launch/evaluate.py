@@ -1,36 +1,65 @@
-"""Score predictions: accuracy by task beside the majority prior, with 95 % bootstrap intervals.
+"""Score predictions and write a page to look through them.
 
     python -m launch.evaluate --data=samples.jsonl --predictions=predictions.jsonl --out=DIR
 
-Writes scores.md, scores.json and cases.png (a picture sheet) under --out. A sample without a prediction counts
-as wrong, and the table says how many there were.
+Several models on the same samples: --predictions=a.jsonl,b.jsonl. Writes under --out:
+
+* report.html: tables, plots and every case, to open in a browser; one file, needs no network
+* scores.md, scores.json: accuracy by task with 95 % intervals beside the majority prior and the best
+  text-only shortcut; offline RadRScore; precision, recall and F1 of open answers; with --text_metrics
+  BLEU and ROUGE
+* cases.png: a picture sheet
+
+A sample without a prediction counts as wrong, and the tables say how many there were.
+
+    python -m launch.evaluate --preset=released --predictions=released_predictions.jsonl.gz --out=DIR
+
+gives the published accuracy table of ChestX-Reasoner from the authors' released predictions, by their own
+matching rules, beside strict matching and shortcuts (scores.md, scores.json).
 """
 
 from pathlib import Path
 
-from absl import flags
+from absl import app, flags
 
 from launch.errors import EXPECTED
 from launch.program import start
 
 DATA = flags.DEFINE_string("data", None, "Samples (JSONL).")
-PREDICTIONS = flags.DEFINE_string("predictions", None, "Predictions (JSONL) of launch.predict.")
-OUT = flags.DEFINE_string("out", None, "Directory for the tables and the sheet.")
+PREDICTIONS = flags.DEFINE_list(
+    "predictions", None, "Predictions (JSONL) of launch.predict, one file a model."
+)
+OUT = flags.DEFINE_string("out", None, "Directory for the page, the tables and the sheet.")
 CASES = flags.DEFINE_integer("cases", 12, "Cases on the picture sheet.", lower_bound=1)
-flags.mark_flags_as_required(["data", "predictions", "out"])
+TEXT_METRICS = flags.DEFINE_bool(
+    "text_metrics", False, "BLEU and ROUGE of the reasoning too (extra: metrics)."
+)
+PRESET = flags.DEFINE_enum(
+    "preset", None, ["released"], "released: the authors' predictions, by their rules."
+)
+flags.mark_flags_as_required(["predictions", "out"])
 
 
 def main() -> None:
     """See the module's docstring."""
-    from chestx_jax.data import read_samples
-    from chestx_jax.evaluation.evaluate import evaluate
-    from chestx_jax.evaluation.predictions import read_predictions
+    from chestx_jax.evaluation.evaluate import evaluate_models, evaluate_released, read_models
 
-    evaluate(
+    paths, out = [Path(path) for path in PREDICTIONS.value], Path(OUT.value)
+    if PRESET.value == "released":
+        if DATA.value or len(paths) != 1:
+            raise app.UsageError("--preset=released takes one --predictions file and no --data")
+        evaluate_released(paths[0], out)
+        return
+    if not DATA.value:
+        raise app.UsageError("--data is missing")
+    from chestx_jax.data import read_samples
+
+    evaluate_models(
         read_samples(Path(DATA.value)),
-        read_predictions(Path(PREDICTIONS.value)),
-        Path(OUT.value),
+        read_models(paths),
+        out,
         cases=CASES.value,
+        text_metrics=TEXT_METRICS.value,
     )
 
 

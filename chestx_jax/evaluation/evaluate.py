@@ -1,46 +1,207 @@
-"""From samples and predictions to tables and a picture sheet."""
+"""From samples and predictions to tables, a page to browse and a picture sheet."""
 
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from chestx_jax.data.schema import Sample
-from chestx_jax.evaluation.accuracy import Accuracy, Case, accuracy_table, judge
-from chestx_jax.evaluation.predictions import PredictionError
+from chestx_jax.evaluation.accuracy import Case, judge
+from chestx_jax.evaluation.calibration import Calibration, calibrate
+from chestx_jax.evaluation.comparison import Score, compare, score_markdown, score_notes
+from chestx_jax.evaluation.offline_scores import (
+    OfflineRow,
+    Scored,
+    offline_markdown,
+    offline_table,
+    score_offline,
+)
+from chestx_jax.evaluation.open_answers import OpenScore, open_markdown, open_score
+from chestx_jax.evaluation.page import Plot, Table, render, scores
+from chestx_jax.evaluation.page.cases import Rows, items
+from chestx_jax.evaluation.page.pictures import Album
+from chestx_jax.evaluation.predictions import PredictionError, read_predictions
+from chestx_jax.evaluation.released import ReleasedRow, released_table
+from chestx_jax.evaluation.released_report import released_markdown
 from chestx_jax.evaluation.sheet import write_sheet
-from chestx_jax.evaluation.tables import accuracy_markdown, write_scores
+from chestx_jax.evaluation.tables import write_scores
+from chestx_jax.evaluation.text_metrics import TextScore, text_markdown, text_score
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(
-    samples: Sequence[Sample], predictions: Mapping[str, Mapping[str, Any]], out: Path, *, cases: int
-) -> list[Accuracy]:
-    """Write scores.md, scores.json and cases.png under `out`; print the table and return its rows.
+@dataclass(frozen=True)
+class Results:
+    """All that is measured; each list is empty where it does not apply."""
+
+    accuracy: list[Score]
+    offline: list[OfflineRow]
+    open_answers: list[OpenScore]
+    text: list[TextScore]
+    calibration: list[Calibration]
+
+
+def read_models(paths: Sequence[Path]) -> dict[str, Rows]:
+    """Predictions by model, which is called after its file, or by its path where two files share a name.
 
     Raises:
-      PredictionError: when no prediction belongs to a sample.
+      PredictionError: a file that cannot be used, or one that is given twice.
     """
-    missing = [sample.id for sample in samples if sample.id not in predictions]
-    if len(missing) == len(samples):
-        raise PredictionError("none of the predictions has the id of a sample; is it another data set?")
-    judged = judge(samples, predictions)
-    rows = accuracy_table(judged)
-    table = accuracy_markdown(rows)
-    rules = dict(Counter(case.rule for case in judged).most_common())
+    if len(set(paths)) < len(paths):
+        raise PredictionError("a predictions file is given twice")
+    same = Counter(path.stem for path in paths)
+    return {
+        path.stem if same[path.stem] == 1 else str(path.with_suffix("")): read_predictions(path)
+        for path in paths
+    }
+
+
+def evaluate_models(
+    samples: Sequence[Sample],
+    models: Mapping[str, Rows],
+    out: Path,
+    *,
+    cases: int,
+    text_metrics: bool = False,
+) -> Results:
+    """Write report.html, scores.md, scores.json and cases.png under `out`; print the tables.
+
+    Args:
+      models: predictions by model, as `read_models` gives them.
+      cases: how many the picture sheet has (of the first model); the page has all.
+      text_metrics: BLEU and ROUGE too.
+
+    Raises:
+      PredictionError: when no prediction of a model belongs to a sample.
+      MetricsError: `text_metrics` without their packages.
+    """
+    missing = {model: _missing(model, samples, rows) for model, rows in models.items()}
+    judged = {model: judge(samples, rows) for model, rows in models.items()}
+    scored = score_offline(judged)
+    results = _measure(judged, scored, models, text_metrics)
+    notes = [*_gaps(missing, len(samples)), *score_notes(results.accuracy)]
+    table = "\n\n".join([_markdown(results), "\n".join(f"- {note}" for note in notes)]).strip()
+    rules = {m: dict(Counter(case.rule for case in own).most_common()) for m, own in judged.items()}
     write_scores(
-        out, "Accuracy", table, {"accuracy": rows, "answer_rules": rules, "without_prediction": missing}
+        out,
+        "Scores",
+        table,
+        {**vars(results), "answer_rules": rules, "without_prediction": missing, "notes": notes},
     )
-    write_sheet(pick(judged, cases), out / "cases.png")
+    write_sheet(pick(next(iter(judged.values())), cases), out / "cases.png")
+    _write_page(out, results, notes, judged, scored, models)
     print(table)
-    if missing:
-        log.warning("%d of %d samples have no prediction and count as wrong", len(missing), len(samples))
-    print(f"\nscores.md, scores.json and cases.png are in {out}")
+    print(f"\nreport.html, scores.md, scores.json and cases.png are in {out}")
+    return results
+
+
+def evaluate(samples: Sequence[Sample], predictions: Rows, out: Path, *, cases: int) -> Results:
+    """`evaluate_models` for one model."""
+    return evaluate_models(samples, {"model": predictions}, out, cases=cases)
+
+
+def evaluate_released(predictions: Path, out: Path) -> list[ReleasedRow]:
+    """The published accuracy table from the authors' released predictions: scores.md and scores.json.
+
+    Raises:
+      RecordError: naming file, line and field.
+    """
+    rows = released_table(predictions)
+    table = released_markdown(rows)
+    write_scores(out, "Released predictions", table, {"released": rows})
+    print(table)
+    print(f"\nscores.md and scores.json are in {out}")
     return rows
+
+
+def _missing(model: str, samples: Sequence[Sample], rows: Rows) -> list[str]:
+    missing = [sample.id for sample in samples if sample.id not in rows]
+    if len(missing) == len(samples):
+        raise PredictionError(
+            f"none of the predictions of {model!r} has the id of a sample; is it another data set?"
+        )
+    return missing
+
+
+def _gaps(missing: Mapping[str, Sequence[str]], count: int) -> list[str]:
+    return [
+        f"{model}: {len(ids)} of {count} samples have no prediction and count as wrong."
+        for model, ids in missing.items()
+        if ids
+    ]
+
+
+def _measure(
+    judged: Mapping[str, Sequence[Case]],
+    scored: Mapping[str, Sequence[Scored | None]],
+    models: Mapping[str, Rows],
+    text_metrics: bool,
+) -> Results:
+    text = [text_score(model, cases) for model, cases in judged.items()] if text_metrics else []
+    asked = [open_score(model, cases) for model, cases in judged.items()]
+    calibrated = [calibrate(model, cases, models[model]) for model, cases in judged.items()]
+    return Results(
+        accuracy=compare(judged),
+        offline=offline_table(judged, scored),
+        open_answers=[one for one in asked if one],
+        text=[one for one in text if one],
+        calibration=[one for one in calibrated if one],
+    )
+
+
+def _markdown(results: Results) -> str:
+    parts = [score_markdown(results.accuracy)]
+    if results.offline:
+        parts.append(f"Offline RadRScore (by rules, not GPT-4o's):\n\n{offline_markdown(results.offline)}")
+    if results.open_answers:
+        parts.append(f"Open answers, sets of findings:\n\n{open_markdown(results.open_answers)}")
+    if results.text:
+        parts.append(f"Word overlap with the gold reasoning:\n\n{text_markdown(results.text)}")
+    return "\n\n".join(parts)
+
+
+def _parts(results: Results) -> tuple[list[Table], list[Plot]]:
+    tables, plots = [scores.accuracy(results.accuracy)], [scores.accuracy_plot(results.accuracy)]
+    if results.offline:
+        tables.append(scores.offline(results.offline))
+        plots.append(scores.offline_plot(results.offline))
+    if results.open_answers:
+        tables += scores.open_answers(results.open_answers)
+    if results.text:
+        tables.append(scores.text_metrics(results.text))
+    if results.calibration:
+        plots.append(scores.calibration_plot(results.calibration))
+    return tables, plots
+
+
+def _write_page(
+    out: Path,
+    results: Results,
+    notes: Sequence[str],
+    judged: Mapping[str, Sequence[Case]],
+    scored: Mapping[str, Sequence[Scored | None]],
+    models: Mapping[str, Rows],
+) -> None:
+    album = Album(out)
+    shown = items(judged, scored, models, album)
+    tables, plots = _parts(results)
+    if album.missing:
+        log.warning(
+            "%d images are not on the page, the first: %s", len(album.missing), album.missing[0].missing
+        )
+    sources = ", ".join(dict.fromkeys(case.sample.source for case in next(iter(judged.values()))))
+    page = render(
+        f"Evaluation of {', '.join(judged)}",
+        tables,
+        plots,
+        shown,
+        warnings=[note.replace(" %", "\u00a0%") for note in notes],
+        subtitle=f"{len(shown)} samples of {sources}",
+    )
+    (out / "report.html").write_text(page, encoding="utf-8")
 
 
 def pick(judged: Sequence[Case], count: int, seed: int = 0) -> list[Case]:
