@@ -22,22 +22,23 @@ from pathlib import Path
 
 from absl import app, flags
 
+from chestx_jax.evaluation.records import RecordError
+from chestx_jax.evaluation.text_metrics import MetricsError
 from launch.errors import EXPECTED
 from launch.program import start
 
 DATA = flags.DEFINE_string("data", None, "Samples (JSONL).")
 PREDICTIONS = flags.DEFINE_list(
-    "predictions", None, "Predictions (JSONL) of launch.predict, one file a model."
+    "predictions", None, "Predictions (JSONL) of launch.predict, one file a model.", required=True
 )
-OUT = flags.DEFINE_string("out", None, "Directory for the page, the tables and the sheet.")
+OUT = flags.DEFINE_string("out", None, "Directory for the page, the tables and the sheet.", required=True)
 CASES = flags.DEFINE_integer("cases", 12, "Cases on the picture sheet.", lower_bound=1)
 TEXT_METRICS = flags.DEFINE_bool(
     "text_metrics", False, "BLEU and ROUGE of the reasoning too (extra: metrics)."
 )
 PRESET = flags.DEFINE_enum(
-    "preset", None, ["released"], "released: the authors' predictions, by their rules."
+    "preset", None, ["released"], "released: the authors' predictions, by their own rules."
 )
-flags.mark_flags_as_required(["predictions", "out"])
 
 
 def main() -> None:
@@ -64,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start(main, EXPECTED)
+    start(main, (*EXPECTED, MetricsError, RecordError))

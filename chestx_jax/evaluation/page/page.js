@@ -30,7 +30,7 @@
     recalled: "✓", "in part": "≈", missed: "○",
   };
   const MEANING = {
-    supported: "by gold reasoning or report", contradicted: "by them, or by the text itself",
+    supported: "by gold reasoning or report", contradicted: "by one of them, or by the text itself",
     unmentioned: "neither speaks of it", repeated: "true, but said before", "off topic": "true, but not asked about",
     planned: "says what to look for", empty: "nothing that can be checked", recalled: "gold that was stated",
     "in part": "gold that was stated in part", missed: "gold that was not stated",
@@ -87,7 +87,6 @@
   const bound = (input, otherwise) => (input.value === "" ? otherwise : Number(input.value));
 
   function filter() {
-    const before = shown[chosen];
     const sought = field.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const low = bound(field.low, -Infinity), high = bound(field.high, Infinity);
     const ranged = field.low.value !== "" || field.high.value !== "";
@@ -105,7 +104,7 @@
     }
     byId("count").textContent = `${shown.length} of ${cases.length} cases`;
     sizer.style.height = `${shown.length * ROW}px`;
-    choose(Math.max(0, shown.indexOf(before)));
+    choose(0);
   }
 
   // The list draws only the rows in sight

@@ -23,7 +23,7 @@ _VARIABLES = {_INK: "ink", _QUIET: "quiet", _GRID: "grid", _PANEL: "panel"} | di
     zip(_SERIES, "abcde", strict=True)
 )
 _MARKERS = "osD^v"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "page",
     "text.parse_math": False,

@@ -49,7 +49,7 @@ def render(
     """
     _check(tables, cases)
     script, style = _asset("page.js"), _asset("page.css")
-    return _template().render(
+    page = _template().render(
         title=title,
         subtitle=subtitle,
         warnings=warnings,
@@ -61,6 +61,7 @@ def render(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=Markup(_json(_data(cases))),
     )
+    return _whole(page)
 
 
 @cache
@@ -146,7 +147,7 @@ def _text(text: Text, case: Item) -> dict[str, Any]:
     at = _units(text.text)
     return {
         "title": text.title,
-        "text": _whole(text.text),
+        "text": text.text,
         "spans": [
             [
                 at(span.start),
@@ -156,19 +157,19 @@ def _text(text: Text, case: Item) -> dict[str, Any]:
             ]
             for span in text.spans
         ],
-        "answer": _whole(text.answer),
+        "answer": text.answer,
         "right": text.right,
         "numbers": {name: round(x, 6) for name, x in text.numbers.items() if math.isfinite(x)},
-        "facts": {name: _whole(fact) for name, fact in text.facts.items()},
+        "facts": dict(text.facts),
     }
 
 
 def _evidence(evidence: Evidence, text: Text, case: Item) -> list[Any]:
     if evidence.source is None:
-        return [_whole(evidence.says)]
+        return [evidence.says]
     number, start, end = evidence.source
     at = _units(text.text if number == OWN else case.references[number].text)
-    return [_whole(evidence.says), number, at(start), at(end)]
+    return [evidence.says, number, at(start), at(end)]
 
 
 def _whole(text: str) -> str:

@@ -22,7 +22,7 @@ def percent(value: float) -> str:
 
 def accuracy(rows: Sequence[Score]) -> Table:
     """Each accuracy beside the majority prior and the best text-only shortcut."""
-    cells = []
+    cells: list[list[Cell | str]] = []
     for row in rows:
         warned = row.beaten
         cells.append(
