@@ -14,13 +14,12 @@ from chestx_jax.rollout.sampling import Sampling, sample
 
 
 class Generated(NamedTuple):
-    """Continuations. `mask` is true up to and including the end token; what lies beyond it means nothing."""
+    """Continuations. `mask` is true up to and including the end token; off the mask the first of `eos_ids` fills
+    the tokens, and log-probabilities, which are of the distribution that tokens were drawn from, are 0."""
 
     tokens: Int[Array, "B N"]
     mask: Bool[Array, "B N"]
-    logprobs: Float[
-        Array, "B N"
-    ]  # of the tokens, under the distribution they were drawn from; 0 off the mask
+    logprobs: Float[Array, "B N"]
 
 
 class _Loop(NamedTuple):

@@ -59,6 +59,7 @@ def test_a_row_ends_at_its_end_token_and_the_loop_with_the_last_row(model, right
         np.testing.assert_array_equal(mask, np.arange(N) < length)
         np.testing.assert_array_equal(row[:length], expected[:length])
         assert (np.asarray(logprobs[length:]) == 0).all()
+        assert (np.asarray(row[length:]) == eos[0]).all()
 
 
 def test_all_rows_ended_stops_the_loop(model, right):

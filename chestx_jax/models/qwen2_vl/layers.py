@@ -51,7 +51,7 @@ class Linear(nnx.Module):
         y = jnp.matmul(rows, self.kernel[...].astype(self.dtype), preferred_element_type=out_dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(y.dtype)
-        if self.lora_a is not None:
+        if self.lora_a is not None and self.lora_b is not None:
             low = jnp.matmul(rows, self.lora_a[...].astype(self.dtype)) * self.lora_scale
             y = y + jnp.matmul(low, self.lora_b[...].astype(self.dtype), preferred_element_type=y.dtype)
         return y.reshape(*x.shape[:-1], y.shape[-1])
