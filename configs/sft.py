@@ -50,11 +50,11 @@ def _tiny(config: ConfigDict) -> None:
         validation=(("binary/validation.jsonl", "reason"),),
         buckets=((192, 64), (256, 128)),
     )
-    config.optimizer.update(peak=1e-3, warmup=0.05, final=0.05, b2=0.98, weight_decay=0.01)
+    config.optimizer.update(peak=2e-3, warmup=0.05, final=0.05, b2=0.98, weight_decay=0.01)
     config.update(steps=1500, batch_size=32, save_every=250, eval_every=250)
 
 
-TINY_MIXTURE = (("binary", 0.5), ("single", 0.15), ("multiple", 0.1), ("anomaly", 0.1), ("temporal", 0.15))
+TINY_MIXTURE = (("binary", 0.6), ("single", 0.1), ("multiple", 0.1), ("anomaly", 0.1), ("temporal", 0.1))
 
 
 def _openi(config: ConfigDict) -> None:

@@ -1,7 +1,8 @@
 """Completions of a model for a file of samples, or for one question.
 
     python -m launch.predict --model=DIR --data=samples.jsonl --out=predictions.jsonl
-    python -m launch.predict --model=DIR --images=frontal.png,lateral.dcm --question="Which findings are in this chest X-ray?"
+    python -m launch.predict --model=DIR --images=frontal.png,lateral.dcm \\
+        --question="Which findings are in this chest X-ray?"
 
 --model takes a Hugging Face directory or a checkpoint of ours. The file grows as predictions are made; rerun the
 same line and it goes on where it stopped.
@@ -14,7 +15,9 @@ from absl import flags
 from launch.errors import EXPECTED
 from launch.program import start
 
-MODEL = flags.DEFINE_string("model", None, "Hugging Face directory, workdir of a run, or one checkpoint.")
+MODEL = flags.DEFINE_string(
+    "model", None, "Hugging Face directory, workdir of a run, or one checkpoint.", required=True
+)
 PROCESSOR = flags.DEFINE_string(
     "processor", None, "Directory of tokenizer and preprocessor; that of --model."
 )
@@ -30,7 +33,6 @@ IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side; what the m
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the weights; those of the files.")
 SEED = flags.DEFINE_integer("seed", 0, "Of sampling, when --temperature > 0.")
 BLANK_IMAGES = flags.DEFINE_bool("blank_images", False, "Replace every image by an even grey one.")
-flags.mark_flag_as_required("model")
 
 
 def _one_mode(values: dict) -> bool:
@@ -59,9 +61,9 @@ def main() -> None:
         blank_images=BLANK_IMAGES.value,
     )
     inference = Inference.load(MODEL.value, PROCESSOR.value, image_size=IMAGE_SIZE.value, dtype=DTYPE.value)
-    if DATA.value:
+    if DATA.value and OUT.value:
         inference.predict_file(Path(DATA.value), Path(OUT.value), decoding)
-    else:
+    elif IMAGES.value and QUESTION.value:
         print(inference.ask([Path(image) for image in IMAGES.value], QUESTION.value, decoding))
 
 

@@ -17,8 +17,10 @@ from launch.program import start
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, e.g. configs/sft.py:tiny.", lock_config=True
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; it resumes what it finds there.")
-flags.mark_flags_as_required(["config", "workdir"])
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the run; it resumes what it finds there.", required=True
+)
+flags.mark_flag_as_required("config")
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 
 from chestx_jax.evaluation.accuracy import Case, bootstrap_interval
 from chestx_jax.evaluation.radrscore.offline import OfflineRadRScore, score_reading
-from chestx_jax.evaluation.radrscore.reference import Reading, Reference, read_text
+from chestx_jax.evaluation.radrscore.reading import Reading, read_text
+from chestx_jax.evaluation.radrscore.reference import Reference
 from chestx_jax.evaluation.tables import markdown
 
 COMPONENTS = ("factuality", "completeness", "effectiveness")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -93,7 +94,7 @@ def _generate(
         forbidden_ids=processor.forbidden_ids(model.config.vocab_size),
         temperature=decoding.temperature,
         key=jax.random.key(decoding.seed),
-        row_ids=np.pad(rows, (0, filling), mode="edge"),
+        row_ids=jnp.asarray(np.pad(rows, (0, filling), mode="edge")),
     )
 
 

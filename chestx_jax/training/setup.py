@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from chestx_jax.data import Processor
 from chestx_jax.models.lora import add_lora
 from chestx_jax.models.qwen2_vl import QWEN2_VL_2B, QWEN2_VL_7B, SMALL, TINY, Qwen2VL, Qwen2VLConfig
-from chestx_jax.parallel.rules import init_sharded
+from chestx_jax.parallel import init_sharded, place
 from chestx_jax.training.state import TrainingError
 from chestx_jax.weights import companions, load_pretrained
 
@@ -61,6 +61,7 @@ def make_model(config: ConfigDict, processor: Processor, mesh: Mesh, seed: int) 
         )
     if config.lora.rank:
         add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, nnx.Rngs(params=seed + 1))
+        place(model, mesh)
     return model
 
 

@@ -92,11 +92,8 @@ def make_train_step(
             "target_tokens": sums.count,
             "tokens": (batch["segments"] > 0).sum(),
         }
-        return state.replace(
-            step=state.step + 1,
-            trainable=optax.apply_updates(state.trainable, updates),
-            opt_state=opt_state,
-        ), metrics
+        trainable = optax.apply_updates(state.trainable, updates)
+        return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 
     return train_step
 

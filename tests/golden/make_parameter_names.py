@@ -1,6 +1,6 @@
 """Makes parameter_names.json.gz: every tensor's key and shape in the files that transformers saves.
 
-    python -m tests.golden.make_parameter_names        (needs torch; 7B costs no memory, it stays on the meta device)
+python -m tests.golden.make_parameter_names        (needs torch; 7B costs no memory, it stays on the meta device)
 """
 
 import gzip
@@ -45,7 +45,7 @@ def main() -> None:
         assert names[name] == saved_tensors(MODELS[name].to_hf()), name
     with gzip.GzipFile(OUT, "wb", mtime=0) as file:
         file.write(json.dumps(names, separators=(",", ":")).encode())
-    print(f"{OUT}: {({name: len(tensors) for name, tensors in names.items()})}")
+    print(f"{OUT}: { ({name: len(tensors) for name, tensors in names.items()}) }")
 
 
 if __name__ == "__main__":

@@ -37,10 +37,16 @@ def items(
                 answer=_gold_answer(sample),
                 pictures=[album.picture(path) for path in sample.image_paths],
                 references=_references(sample, own),
+                captions=("reference image", "new image") if _is_pair(sample) else (),
                 texts=[_text(m, models[m][i], own[m], rows[m].get(sample.id)) for m in models],
             )
         )
     return found
+
+
+def _is_pair(sample: Sample) -> bool:
+    """With more images than two, which is of which study is not told."""
+    return sample.task == "temporal" and len(sample.images) == 2
 
 
 def _gold_answer(sample: Sample) -> str:

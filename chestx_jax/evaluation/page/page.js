@@ -51,6 +51,7 @@
     node.append(...children);
     return node;
   };
+  const brief = (text) => (text.length > 160 ? `${text.slice(0, 160)}…` : text);
   const option = (value, label = value) => make("option", { value }, label);
   const distinct = (values) => [...new Set(values)];
 
@@ -129,7 +130,7 @@
       class: "row", role: "option", id: `row-${i}`, "aria-selected": String(i === chosen),
       "aria-setsize": shown.length, "aria-posinset": i + 1, onclick: () => { choose(i); read(); },
     },
-    make("div", {}, make("span", { class: "id" }, c.id), make("span", { class: "signs" }, ...c.texts.slice(0, 8).map((t) => sign(t.right)))),
+    make("div", {}, make("span", { class: "id" }, make("bdi", {}, c.id)), make("span", { class: "signs" }, ...c.texts.slice(0, 8).map((t) => sign(t.right)))),
     make("div", {}, make("span", { class: "of" }, `${c.group} · ${c.answer}`),
       make("span", { class: "score", title: field.number.value }, isNaN(value) ? "" : value.toFixed(2))));
     node.style.top = `${i * ROW}px`;
@@ -187,7 +188,7 @@
     node.append(make("h4", {}, t.title));
     if (t.right !== null || t.answer) {
       const mark = t.right === null ? "" : make("b", { class: t.right ? "right" : "wrong" }, t.right ? "✓ right: " : "✗ wrong: ");
-      node.append(make("p", { class: "said" }, mark, t.answer || "no answer was read"));
+      node.append(make("p", { class: "said" }, mark, brief(t.answer) || "no answer was read"));
     }
     const numbers = Object.entries(t.numbers).map(([name, x]) => [name, x.toFixed(2)]);
     const told = [...numbers, ...Object.entries(t.facts)];
@@ -253,12 +254,13 @@
   let open = [], place = 0;
   function pictures(c) {
     if (!c.pictures.length) return "";
-    const all = c.pictures.map((n) => data.pictures[n]);
+    const all = c.pictures.map((n, i) => ({ ...data.pictures[n], ...(c.captions[i] && { name: `${c.captions[i]} · ${data.pictures[n].name}` }) }));
     const visible = all.filter((p) => !p.missing);
     return make("ul", { class: "pictures" }, ...all.map((p, i) => make("li", {}, p.missing
       ? make("div", { class: "gone" }, `${p.name}: ${p.missing}`)
       : make("button", { type: "button", "aria-label": `Enlarge image ${i + 1} of ${all.length}`, onclick: () => enlarge(visible, visible.indexOf(p)) },
-        make("img", { src: p.thumbnail || p.link, alt: `Image ${i + 1}: ${p.name}`, loading: "lazy" })))));
+        make("img", { src: p.thumbnail || p.link, alt: `Image ${i + 1}: ${c.captions[i] || p.name}`, loading: "lazy" })),
+      ...(c.captions[i] ? [make("p", {}, c.captions[i])] : []))));
   }
   function enlarge(among, i) {
     [open, place] = [among, i];

@@ -124,6 +124,7 @@ class Item:
       answer: the gold answer.
       references: what the texts are compared with.
       texts: one a model or completion.
+      captions: below the pictures, in their order; may be fewer.
     """
 
     id: str
@@ -133,3 +134,4 @@ class Item:
     pictures: Sequence[Picture]
     references: Sequence[Text]
     texts: Sequence[Text]
+    captions: Sequence[str] = ()

@@ -133,6 +133,7 @@ def _data(cases: Sequence[Item]) -> dict[str, Any]:
                 "question": case.question,
                 "answer": case.answer,
                 "pictures": numbers,
+                "captions": list(case.captions),
                 "references": [_text(text, case) for text in case.references],
                 "texts": [_text(text, case) for text in case.texts],
             }

@@ -5,17 +5,18 @@ It is NOT the RadRScore of the paper, which a language model judges (`judge`); t
 
 * A text's claims are its asserted findings (`radiology.extract_findings`), each (concept, polarity, side)
   once; repeating one adds nothing. The answer is one claim more, of prediction and gold.
-* On topic are claims that something is present, and denials of what an option offers or implies. Other
-  normals earn nothing, wherever they come from ("no pneumothorax" in a question about the spine); where the
-  gold reasoning affirms nothing at all, every normal is on topic.
+* On topic are claims that something is present, and denials of what an option offers, or of something wider
+  ("no lung opacity" where a nodule is offered); for an open question, of what the gold reasoning treats.
+  Other normals earn nothing, wherever they come from ("no pneumothorax" in a question about the spine), but
+  where the gold reasoning affirms nothing at all, every normal is on topic.
 * factuality: credit of the claims / claims. A claim earns what gold reasoning, report or question bears out
   (`reference.CREDIT`); contradicted and unmentioned ones earn nothing, on topic or not, and count.
 * completeness: credit of the gold claims on topic that the prediction states / their number.
 * Both are the mean over two kinds of claims, affirmed (with the answer) and denied, where there are any: so
   affirming everything earns no more than half, nor does denying everything.
 * effectiveness: effective sentences / sentences, the answer counted as one. Effective is a sentence of which
-  nothing is contradicted and that states a supported claim that is new and on topic, or that is a sentence of
-  the gold reasoning word for word, the first time. Repetitions and sentences that claim nothing stay in the
+  nothing is contradicted and that states a supported claim that is new and on topic (a denial only where there
+  are options), or that is a sentence of the gold reasoning word for word, the first time. Repetitions and sentences that claim nothing stay in the
   denominator, plans that name a finding ("we look for an effusion") do not.
 * Contradictions: a text that says both A and not A (and the gold reasoning does not) earns nothing for
   either. The answer is part of the text: it earns nothing where the reasoning denies it or affirms another
@@ -30,7 +31,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chestx_jax.evaluation.radrscore.reference import Key, Reading, Reference, Verdict, read_steps, read_text
+from chestx_jax.evaluation.radrscore.reading import Key, Reading, read_steps, read_text
+from chestx_jax.evaluation.radrscore.reference import Reference, Verdict
 from chestx_jax.radiology import Finding, contradictions
 
 BREVITY = 0.5
@@ -43,7 +45,7 @@ supported     effective
 contradicted  a claim conflicts with gold reasoning or report, or with the text itself
 unmentioned   claims of which no source speaks
 repeated      supported, but said before
-off_topic     supported, but not on topic
+off_topic     supported, but not on topic, or a denial in answer to an open question
 planned       names a finding without asserting it; not counted
 empty         names no finding
 """
@@ -123,8 +125,9 @@ def offline_radrscore(
       reference: `Reference.of(gold_steps, report, options, answer)`; build it once a sample.
       answer: the predicted answer where `prediction` is steps; in a completion the parsed answer counts.
     """
-    text = isinstance(prediction, str)
-    return score_reading(read_text(prediction) if text else read_steps(prediction, answer), reference)
+    if isinstance(prediction, str):
+        return score_reading(read_text(prediction), reference)
+    return score_reading(read_steps(prediction, answer), reference)
 
 
 def score_reading(reading: Reading, reference: Reference) -> OfflineRadRScore:
@@ -217,9 +220,7 @@ def _verdicts(
     return verdicts
 
 
-def _recall(
-    verdicts: dict[Key, tuple[Finding, Verdict]], reference: Reference
-) -> tuple[GoldEvidence, ...]:
+def _recall(verdicts: dict[Key, tuple[Finding, Verdict]], reference: Reference) -> tuple[GoldEvidence, ...]:
     best: dict[int, tuple[float, Finding]] = {}
     for finding, verdict in verdicts.values():
         for i, credit in verdict.recalls:
@@ -238,7 +239,7 @@ def _sentences(
         keys[mention.sentence].append(mention.key)
     known: set[Key] = set()
     copied: set[str] = set()
-    found = []
+    found: list[SentenceEvidence] = []
     for sentence, said in zip(reading.sentences, keys, strict=True):
         words = sentence.words
         if words in reference.gold_sentences and words not in copied:
@@ -260,7 +261,7 @@ def _sentence(said: list[Key], known: set[Key], verdicts: dict[Key, tuple[Findin
     if any(verdict.verdict == "contradicted" for _, verdict in judged):
         return "contradicted"
     supported = [(key, verdict) for key, verdict in judged if verdict.verdict == "supported"]
-    if any(verdict.on_topic and key not in known for key, verdict in supported):
+    if any(verdict.effective and key not in known for key, verdict in supported):
         return "supported"
     if any(key in known for key, _ in supported) or not judged:
         return "repeated"

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from chestx_jax.data.chat import parse
 from chestx_jax.data.schema import OPTIONS_MARK
 from chestx_jax.evaluation.accuracy import bootstrap_interval
 from chestx_jax.evaluation.radrscore.offline import offline_radrscore
 from chestx_jax.evaluation.radrscore.reference import Reference
+from chestx_jax.radiology import LABELS
 
 Steps = tuple[str, ...]
 
@@ -61,14 +60,20 @@ class Subject:
     reference: Reference
 
 
+def _offered(subject: Subject) -> list[str]:
+    """The options, one part each; for an open question every label there is."""
+    options = subject.reference.options
+    if options is None:
+        return [label for label in LABELS if label != "no finding"]
+    return [part.strip() for option in options for part in option.split(",") if part.strip()]
+
+
 def _every_option(subject: Subject) -> Steps:
-    named = subject.reference.options or tuple((subject.reference.answer or "").split(","))
-    return tuple(f"There is {option.strip()}." for option in named if option.strip())
+    return tuple(f"There is {name}." for name in _offered(subject))
 
 
 def _no_option(subject: Subject) -> Steps:
-    named = subject.reference.options or tuple((subject.reference.answer or "").split(","))
-    return tuple(f"There is no {option.strip()}." for option in named if option.strip())
+    return tuple(f"There is no {name}." for name in _offered(subject))
 
 
 def _true_sentence(subject: Subject) -> Steps:
@@ -153,10 +158,14 @@ def _scores(tried: Sequence[tuple[Steps, str | None, Reference]]) -> np.ndarray:
 
 def _row(name: str, tried: np.ndarray, real: np.ndarray, seed: int) -> ProbeRow:
     gap = real[:, 3] - tried[:, 3]
+    factuality, completeness, effectiveness, score = (float(value) for value in tried.mean(axis=0))
     return ProbeRow(
         name,
         len(tried),
-        *map(float, tried.mean(axis=0)),
+        factuality,
+        completeness,
+        effectiveness,
+        score,
         margin=float(gap.mean()),
         margin_interval=bootstrap_interval(gap, seed),
         lower=float((gap > 1e-9).mean()),

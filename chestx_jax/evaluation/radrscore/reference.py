@@ -6,12 +6,12 @@ Rests on `radiology` and `data` alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
 
-from chestx_jax.data.chat import label_set, parse, predicted_option, split_steps
+from chestx_jax.data.chat import label_set, predicted_option
 from chestx_jax.data.schema import LETTERS, Sample
+from chestx_jax.evaluation.radrscore.reading import Reading, read_steps
 from chestx_jax.radiology import Finding, extract_findings, load, match_findings
 
 CREDIT = {"same": 1.0, "entailed": 1.0, "side": 0.75, "kin": 0.5}
@@ -20,102 +20,9 @@ CREDIT = {"same": 1.0, "entailed": 1.0, "side": 0.75, "kin": 0.5}
 _SURE = 0.75
 """From this credit on, a source's support outweighs a conflict with the other source."""
 
-Key = tuple[str, str, str | None]
-
 
 class MissingReference(ValueError):
     """A sample without what RadRScore needs; the message names the sample and its field."""
-
-
-class Located(NamedTuple):
-    """A finding, with spans into the whole text, and the index of its sentence."""
-
-    finding: Finding
-    sentence: int
-
-    @property
-    def key(self) -> Key:
-        return self.finding.concept, self.finding.polarity, self.finding.laterality
-
-
-class Sentence(NamedTuple):
-    """`text == source[start:end]`."""
-
-    text: str
-    start: int
-    end: int
-
-    @property
-    def words(self) -> str:
-        """For telling whether two sentences are the same."""
-        return " ".join(self.text.lower().split())
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A text cut into sentences, and its asserted findings with spans into that text. `planned` are the
-    sentences that name findings and assert none ("we look for an effusion")."""
-
-    text: str
-    sentences: tuple[Sentence, ...]
-    mentions: tuple[Located, ...]
-    planned: frozenset[int] = frozenset()
-    answer: str | None = None
-
-    @cached_property
-    def keys(self) -> frozenset[Key]:
-        return frozenset(mention.key for mention in self.mentions)
-
-    @cached_property
-    def affirmed(self) -> frozenset[str]:
-        """The concepts that the text definitely affirms."""
-        found = (mention.finding for mention in self.mentions)
-        return frozenset(f.concept for f in found if f.polarity == "present" and f.certainty == "definite")
-
-    @cached_property
-    def claims(self) -> dict[Key, tuple[Located, ...]]:
-        """Each asserted (concept, polarity, laterality) once, with its mentions. A claim without a side is
-        dropped where the text also makes it with one."""
-        groups: dict[Key, list[Located]] = {}
-        for mention in self.mentions:
-            groups.setdefault(mention.key, []).append(mention)
-        sided = {key[:2] for key in groups if key[2]}
-        return {key: tuple(group) for key, group in groups.items() if key[2] or key[:2] not in sided}
-
-
-def read_steps(steps: Sequence[str], answer: str | None = None) -> Reading:
-    """Steps as a reading of "\\n".join(steps); each step is cut into its sentences."""
-    spans, start = [], 0
-    for step in steps:
-        spans += [(start + s.start, start + s.end) for s in split_steps(step)]
-        start += len(step) + 1
-    return _read("\n".join(steps), spans, answer)
-
-
-def read_text(text: str) -> Reading:
-    """A completion: its reasoning and its answer, as `data.chat.parse` finds them."""
-    parsed = parse(text)
-    return _read(text, parsed.spans, parsed.answer)
-
-
-def _read(text: str, spans: Iterable[tuple[int, int]], answer: str | None) -> Reading:
-    sentences, mentions, planned = [], [], []
-    for start, end in spans:
-        piece = text[start:end]
-        found = extract_findings(piece)
-        asserted = [Located(shift(finding, start), len(sentences)) for finding in found if finding.asserted]
-        if found and not asserted:
-            planned.append(len(sentences))
-        mentions += asserted
-        sentences.append(Sentence(piece, start, end))
-    return Reading(text, tuple(sentences), tuple(mentions), frozenset(planned), answer)
-
-
-def shift(finding: Finding, by: int) -> Finding:
-    """The finding with its spans moved."""
-    f = finding  # spelled out: dataclasses.replace takes eight times as long, and this is the inner loop
-    what = (f.concept, f.polarity, f.certainty, f.laterality, f.anatomy, f.severity, f.change)
-    return Finding(*what, f.start + by, f.end + by, f.sentence_start + by, f.sentence_end + by)
 
 
 @dataclass(frozen=True)
@@ -131,6 +38,7 @@ class Verdict:
       on_topic: see `Reference.on_topic`.
       witness: the finding of the source, with spans into that source's text.
       recalls: (index into `Reference.gold_claims`, credit) of the gold claims that it states.
+      effective: see `Reference.effective`.
     """
 
     verdict: str
@@ -140,6 +48,7 @@ class Verdict:
     on_topic: bool = False
     witness: Finding | None = None
     recalls: tuple[tuple[int, float], ...] = ()
+    effective: bool = False
 
     @property
     def counts(self) -> bool:
@@ -155,7 +64,8 @@ class Reference:
       gold: the gold reasoning; its spans count in "\\n".join(gold_steps).
       report: the report's findings, with spans into the report.
       options: the options' texts, None for an open question.
-      answer: the right letter, or the right text of an open question; None leaves the answer out of the score.
+      answer: the right letter, or the right text of an open question; None leaves the answer out
+        of the score.
     """
 
     gold: Reading
@@ -195,10 +105,18 @@ class Reference:
         return tuple(finding for finding in first if self.on_topic(finding))
 
     def on_topic(self, claim: Finding) -> bool:
-        """Whether a claim belongs to an answer to this question: it says that something is present, or it
-        denies what an option offers (or what implies it or is implied by it). Other normals earn and cost
-        nothing, unless the gold reasoning affirms nothing at all: then normality is the topic."""
+        """Whether a claim belongs to an answer to this question: it affirms something, or it denies what is
+        asked about or something wider ("no lung opacity" where a nodule is offered). An open question asks
+        about what the gold reasoning treats. Other normals earn nothing, unless the gold reasoning affirms
+        nothing at all: then normality is the topic."""
         return claim.polarity == "present" or self._normal or claim.concept in self._related
+
+    def effective(self, claim: Finding) -> bool:
+        """Whether a sentence with this claim, if it holds, helps to answer: as `on_topic`, but a denial does
+        so only where the question offers a choice."""
+        return self.on_topic(claim) and (
+            claim.polarity == "present" or self._normal or self.options is not None
+        )
 
     @cached_property
     def _normal(self) -> bool:
@@ -215,7 +133,9 @@ class Reference:
 
     @cached_property
     def asked(self) -> frozenset[str]:
-        """The concepts that the options offer."""
+        """The concepts that the options offer; of an open question, those that the gold reasoning treats."""
+        if self.options is None:
+            return frozenset(key[0] for key in self.gold.claims)
         return frozenset().union(*self.offered)
 
     @cached_property
@@ -245,7 +165,8 @@ class Reference:
         said = (claim.concept, claim.polarity, claim.laterality, claim.severity, claim.anatomy, claim.change)
         known = self._verdicts.get(said)
         if known is None:
-            known = self._verdicts[said] = self._judge(claim)
+            known = replace(self._judge(claim), effective=self.effective(claim))
+            self._verdicts[said] = known
         return known
 
     def _judge(self, claim: Finding) -> Verdict:

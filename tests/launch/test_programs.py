@@ -1,0 +1,131 @@
+"""Programs as a user starts them: flags, exit codes, one-line errors, kill -9 and rerun."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chestx_jax.data.embedded import build_small_bench
+from chestx_jax.weights import load_pretrained
+from chestx_jax.weights.pretrained import flat_params
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("build_bench", "sft", "predict", "evaluate", "export", "demo")
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+
+
+def start(program: str, *flags: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"launch.{program}", *flags],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(program: str, *flags: str) -> tuple[int, str]:
+    process = start(program, *flags)
+    output, _ = process.communicate(timeout=600)
+    return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("embedded") / "bench"
+    build_small_bench(out, source="phantom", root=None, studies=24, seed=0)
+    return out
+
+
+def recipe(bench: Path, workdir: Path, *more: str) -> list[str]:
+    config = {
+        "data.bench": bench,
+        "data.image_size": 56,
+        "data.train": "(('binary/train.jsonl','reason',1.0),)",
+        "data.validation": "()",
+        "data.buckets": "((208,16),)",
+        "batch_size": 4,
+        "steps": 12,
+        "save_every": 2,
+        "eval_every": 100,
+    }
+    flags = [f"--config.{name}={value}" for name, value in config.items()]
+    return [f"--config={ROOT}/configs/sft.py:tiny", f"--workdir={workdir}", *flags, *more]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_reads_well_and_needs_nothing_else(program: str) -> None:
+    code, output = run(program, "--help")
+    assert code == 1  # absl's convention
+    assert f"python -m launch.{program}" in output and "--" in output
+
+
+def test_killed_at_any_moment_a_rerun_ends_as_an_unbroken_run(bench: Path, tmp_path: Path) -> None:
+    """kill -9 as soon as some step's checkpoint is there, then the same line again."""
+    code, output = run("sft", *recipe(bench, tmp_path / "unbroken"))
+    assert code == 0, output
+    process = start("sft", *recipe(bench, tmp_path / "killed"))
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 300
+    while not list(checkpoints.glob("[0-9]*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    code, output = run("sft", *recipe(bench, tmp_path / "killed"))
+    assert code == 0, output
+    ours, theirs = (flat_params(load_pretrained(tmp_path / name)) for name in ("killed", "unbroken"))
+    for path in theirs:
+        np.testing.assert_array_equal(np.asarray(ours[path]), np.asarray(theirs[path]), err_msg=path)
+    rows = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 13))
+
+
+def test_sigterm_saves_and_tells_a_scheduler_to_try_again(bench: Path, tmp_path: Path) -> None:
+    process = start(
+        "sft", *recipe(bench, tmp_path / "run", "--config.steps=100000", "--config.save_every=100000")
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while (not metrics.exists() or not metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 75, output
+    assert "run the same line to resume" in output
+    assert len(list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.data.bench="], "config.data.bench is empty"),
+        (["--config.model.arch=huge"], "config.model.arch is 'huge'"),
+        (["--config.data.buckets=((64,16),)"], "samples fit no bucket"),
+        (["--config.mesh.fsdp=3"], "does not fit 1 devices"),
+        (["--config.model.pretrained=/nowhere", "--config.model.processor=/nowhere"], "/nowhere"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_message_without_a_traceback(
+    bench: Path, tmp_path: Path, flags: list[str], message: str
+) -> None:
+    phantoms = ["--config.data.phantom_studies=0"]
+    code, output = run("sft", *recipe(bench, tmp_path / "run", *phantoms, *flags))
+    assert code == 1 and "error: " in output and message in output
+    assert "Traceback" not in output
+
+
+def test_a_misspelt_config_field_is_refused(bench: Path, tmp_path: Path) -> None:
+    code, output = run("sft", *recipe(bench, tmp_path / "run", "--config.optimizer.peek=1"))
+    assert code != 0 and "peek" in output
+
+
+def test_predict_wants_a_file_or_a_question(tmp_path: Path) -> None:
+    code, output = run("predict", "--model=x", "--data=y")
+    assert code == 1 and "--images and --question" in output
