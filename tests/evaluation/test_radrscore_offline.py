@@ -53,7 +53,7 @@ def test_a_completion_is_parsed() -> None:
 @pytest.mark.parametrize(
     "prediction", ["", (), "<think> </think><answer> A </answer>", "<answer> A </answer>"]
 )
-def test_no_reasoning_scores_0(prediction: str) -> None:
+def test_no_reasoning_scores_0(prediction: str | tuple[str, ...]) -> None:
     assert offline_radrscore(prediction, REFERENCE, "A").score == 0
 
 
@@ -75,7 +75,7 @@ def test_the_three_numbers_by_hand() -> None:
 
 
 def test_spans_point_at_the_words() -> None:
-    text = f"<think> {GOLD[0]} The chest has a large right pneumothorax. </think><answer> A </answer>"
+    text = f"<think> {GOLD[0]} There is a large right pneumothorax. </think><answer> A </answer>"
     evidence = offline_radrscore(text, REFERENCE).evidence
     assert next(evidence.text[s.start : s.end] for s in evidence.sentences) == GOLD[0]
     claim = next(c for c in evidence.claims if c.finding.concept == "pneumothorax")

@@ -15,9 +15,10 @@ It is NOT the RadRScore of the paper, which a language model judges (`judge`); t
 * Both are the mean over two kinds of claims, affirmed (with the answer) and denied, where there are any: so
   affirming everything earns no more than half, nor does denying everything.
 * effectiveness: effective sentences / sentences, the answer counted as one. Effective is a sentence of which
-  nothing is contradicted and that states a supported claim that is new and on topic (a denial only where there
-  are options), or that is a sentence of the gold reasoning word for word, the first time. Repetitions and sentences that claim nothing stay in the
-  denominator, plans that name a finding ("we look for an effusion") do not.
+  nothing is contradicted and that states a supported claim that is new and on topic (a denial only where
+  there are options), or that is a sentence of the gold reasoning word for word, the first time. Repetitions
+  and sentences that claim nothing stay in the denominator, plans that name a finding ("we look for an
+  effusion") do not.
 * Contradictions: a text that says both A and not A (and the gold reasoning does not) earns nothing for
   either. The answer is part of the text: it earns nothing where the reasoning denies it or affirms another
   option.
