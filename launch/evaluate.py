@@ -15,7 +15,7 @@ A sample without a prediction counts as wrong, and the tables say how many there
     python -m launch.evaluate --preset=released --predictions=released_predictions.jsonl.gz --out=DIR
 
 gives the published accuracy table of ChestX-Reasoner from the authors' released predictions, by their own
-matching rules, beside strict matching and shortcuts (scores.md, scores.json).
+matching rules, beside strict matching and shortcuts (report.html, scores.md, scores.json).
 """
 
 from pathlib import Path

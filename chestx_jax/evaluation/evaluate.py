@@ -20,12 +20,12 @@ from chestx_jax.evaluation.offline_scores import (
     score_offline,
 )
 from chestx_jax.evaluation.open_answers import OpenScore, open_markdown, open_score
-from chestx_jax.evaluation.page import Plot, Table, render, scores
+from chestx_jax.evaluation.page import Plot, Table, released_page, render, scores
 from chestx_jax.evaluation.page.cases import Rows, items
 from chestx_jax.evaluation.page.pictures import Album
 from chestx_jax.evaluation.predictions import PredictionError, read_predictions
 from chestx_jax.evaluation.released import ReleasedRow, released_table
-from chestx_jax.evaluation.released_report import released_markdown
+from chestx_jax.evaluation.released_report import released_markdown, released_notes
 from chestx_jax.evaluation.sheet import write_sheet
 from chestx_jax.evaluation.tables import write_scores
 from chestx_jax.evaluation.text_metrics import TextScore, text_markdown, text_score
@@ -104,7 +104,7 @@ def evaluate(samples: Sequence[Sample], predictions: Rows, out: Path, *, cases: 
 
 
 def evaluate_released(predictions: Path, out: Path) -> list[ReleasedRow]:
-    """The published accuracy table from the authors' released predictions: scores.md and scores.json.
+    """The published accuracy table from the authors' released predictions: report.html, scores.md, scores.json.
 
     Raises:
       RecordError: naming file, line and field.
@@ -112,8 +112,17 @@ def evaluate_released(predictions: Path, out: Path) -> list[ReleasedRow]:
     rows = released_table(predictions)
     table = released_markdown(rows)
     write_scores(out, "Released predictions", table, {"released": rows})
+    page = render(
+        "Released predictions of ChestX-Reasoner and others",
+        [released_page.table(rows)],
+        released_page.plots(rows),
+        [],
+        warnings=released_notes(rows),
+        subtitle="Accuracy by the authors' own matching rules, beside strict matching and baselines without images",
+    )
+    (out / "report.html").write_text(page, encoding="utf-8")
     print(table)
-    print(f"\nscores.md and scores.json are in {out}")
+    print(f"\nreport.html, scores.md and scores.json are in {out}")
     return rows
 
 

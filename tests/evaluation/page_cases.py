@@ -71,6 +71,7 @@ def hostile() -> Item:
         question=all_of_them,
         answer=ATTACKS[1],
         pictures=[Picture(ATTACKS[2], thumbnail()), Picture(ATTACKS[2], missing=ATTACKS[4])],
+        captions=[ATTACKS[0]],
         references=[Text(ATTACKS[0], all_of_them, [Span(0, len(all_of_them), "missed")])],
         texts=[
             Text(

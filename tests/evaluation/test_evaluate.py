@@ -98,6 +98,13 @@ def test_sentences_and_evidence_of_a_case(samples, tmp_path):
     )
 
 
+def test_a_pair_of_images_is_captioned(samples, tmp_path):
+    pair = binary(1, root=tmp_path, task="temporal", images=("1.png", "2.png"))
+    models = {"m": cases((pair, SAID), (samples[1], SAID))}
+    two, one = items(models, score_offline(models), {"m": {}}, Album(tmp_path))
+    assert list(two.captions) == ["reference image", "new image"] and not one.captions
+
+
 def test_pictures_within_a_budget(samples, tmp_path):
     album = Album(tmp_path / "out", budget=1)
     first, second = (album.picture(sample.image_paths[0]) for sample in samples[:2])
@@ -137,6 +144,8 @@ def test_released_predictions(shared_data, tmp_path):
     assert round(100 * row.published, 1) == 66.7
     assert json.loads((tmp_path / "scores.json").read_text())["released"][0]["published"] == row.published
     assert "66.7" in (tmp_path / "scores.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "66.7" in page and "chexagent3b" in page and "<svg" in page
 
 
 def test_real_outputs(shared_data, tmp_path):

@@ -206,14 +206,15 @@
     const said = make("span", { class: "words" }, t.text.slice(start, end));
     if (name) {
       said.tabIndex = 0;
+      said.setAttribute("role", "note");
+      said.setAttribute("aria-label", `${name}: ${said.textContent}`);
       const show = () => { showTip(said, name, evidence, t); point(references, evidence); };
       const hide = () => { hideTip(); unmark(); };
       for (const type of ["mouseenter", "focus"]) said.addEventListener(type, show);
       for (const type of ["mouseleave", "blur"]) said.addEventListener(type, hide);
     }
-    const shape = name ? [make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[name])] : [make("span", { class: "sign", "aria-hidden": "true" }, "·")];
-    if (name) said.setAttribute("aria-label", `${name}: ${said.textContent}`), said.setAttribute("role", "note");
-    return make("li", { class: styleOf(name) }, ...shape, said);
+    const shape = make("span", { class: "sign", "aria-hidden": "true" }, name ? SIGNS[name] : "·");
+    return make("li", { class: styleOf(name) }, shape, said);
   }
   // Marks the words of a reference that the evidence rests on
   function unmark() {
