@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from chestx_jax.evaluation.page.parts import Cell, Plot, Table
 from chestx_jax.evaluation.page.plots import Point, Series, dots
 from chestx_jax.evaluation.page.scores import percent
-from chestx_jax.evaluation.released import ReleasedRow
+from chestx_jax.evaluation.released import RATESCORE, ReleasedRow
 
 
 def table(rows: Sequence[ReleasedRow]) -> Table:
@@ -36,7 +36,8 @@ def table(rows: Sequence[ReleasedRow]) -> Table:
 
 
 def plots(rows: Sequence[ReleasedRow]) -> list[Plot]:
-    """One a task: every model by the strict rule and the authors', and the highest of its baselines."""
+    """One a task of closed questions: every model by the strict rule and the authors', and its baselines."""
+    rows = [row for row in rows if row.unpublishable != RATESCORE]
     return [
         _plot(task, [row for row in rows if row.task == task]) for task in dict.fromkeys(r.task for r in rows)
     ]
