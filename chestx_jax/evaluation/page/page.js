@@ -30,8 +30,8 @@
     recalled: "✓", "in part": "≈", missed: "○",
   };
   const MEANING = {
-    supported: "by gold reasoning or report", contradicted: "by one of them, or by the text itself",
-    unmentioned: "neither speaks of it", repeated: "true, but said before", "off topic": "true, but not asked about",
+    supported: "by gold reasoning or report", contradicted: "by gold reasoning, report or the text itself",
+    unmentioned: "gold reasoning and report are silent", repeated: "true, but said before", "off topic": "true, but not asked about",
     planned: "says what to look for", empty: "nothing that can be checked", recalled: "gold that was stated",
     "in part": "gold that was stated in part", missed: "gold that was not stated",
   };
