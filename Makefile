@@ -44,5 +44,5 @@ clean:
 	touch $@
 
 .venv/lint.done: pyproject.toml | .venv/made
-	$(BIN)/python -m pip install --quiet -e '.[test,lint]'
+	$(BIN)/python -m pip install --quiet -e '.[test,llm,lint]'
 	touch $@

@@ -1,10 +1,13 @@
 """The errors that a user can mend: programs print them as one message, without a traceback."""
 
+from chestx_jax.data.chat import ChatError
 from chestx_jax.data.example import BucketError
 from chestx_jax.data.images import ImageError
 from chestx_jax.data.pipeline import PipelineError
+from chestx_jax.data.plan import PlanError
 from chestx_jax.data.processor import ProcessorError
 from chestx_jax.data.schema import SampleError
+from chestx_jax.data.sources import SourceError
 from chestx_jax.evaluation.predictions import PredictionError
 from chestx_jax.models.lora import LoRAError
 from chestx_jax.models.qwen2_vl import ConfigError
@@ -14,15 +17,18 @@ from chestx_jax.weights import CheckpointError, WeightsError
 
 EXPECTED = (
     BucketError,
+    ChatError,
     CheckpointError,
     ConfigError,
     ImageError,
     LoRAError,
     MeshError,
     PipelineError,
+    PlanError,
     PredictionError,
     ProcessorError,
     SampleError,
+    SourceError,
     TrainingError,
     WeightsError,
 )

@@ -1,14 +1,10 @@
-"""The `browser` marker and a headless Chromium for the tests that need one."""
+"""A headless Chromium for the tests that need one."""
 
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "browser: needs Chromium, its driver and selenium; skipped without")
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def recipe(bench: Path, workdir: Path, *more: str) -> list[str]:
-    config = {
+def recipe(bench: Path, workdir: Path, **changes: object) -> list[str]:
+    config: dict[str, object] = {
         "data.bench": bench,
         "data.image_size": 56,
         "data.train": "(('binary/train.jsonl','reason',1.0),)",
@@ -55,9 +55,10 @@ def recipe(bench: Path, workdir: Path, *more: str) -> list[str]:
         "steps": 12,
         "save_every": 2,
         "eval_every": 100,
+        **changes,
     }
     flags = [f"--config.{name}={value}" for name, value in config.items()]
-    return [f"--config={ROOT}/configs/sft.py:tiny", f"--workdir={workdir}", *flags, *more]
+    return [f"--config={ROOT}/configs/sft.py:tiny", f"--workdir={workdir}", *flags]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -88,9 +89,7 @@ def test_killed_at_any_moment_a_rerun_ends_as_an_unbroken_run(bench: Path, tmp_p
 
 
 def test_sigterm_saves_and_tells_a_scheduler_to_try_again(bench: Path, tmp_path: Path) -> None:
-    process = start(
-        "sft", *recipe(bench, tmp_path / "run", "--config.steps=100000", "--config.save_every=100000")
-    )
+    process = start("sft", *recipe(bench, tmp_path / "run", steps=100000, save_every=100000))
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 300
     while (not metrics.exists() or not metrics.read_text()) and time.monotonic() < deadline:
@@ -103,26 +102,25 @@ def test_sigterm_saves_and_tells_a_scheduler_to_try_again(bench: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("changes", "message"),
     [
-        (["--config.data.bench="], "config.data.bench is empty"),
-        (["--config.model.arch=huge"], "config.model.arch is 'huge'"),
-        (["--config.data.buckets=((64,16),)"], "samples fit no bucket"),
-        (["--config.mesh.fsdp=3"], "does not fit 1 devices"),
-        (["--config.model.pretrained=/nowhere", "--config.model.processor=/nowhere"], "/nowhere"),
+        ({"data.bench": "", "data.phantom_studies": 0}, "config.data.bench is empty"),
+        ({"model.arch": "huge"}, "config.model.arch is 'huge'"),
+        ({"data.buckets": "((64,16),)"}, "samples fit no bucket"),
+        ({"mesh.fsdp": 3}, "does not fit 1 devices"),
+        ({"model.pretrained": "/nowhere", "model.processor": "/nowhere"}, "/nowhere"),
     ],
 )
 def test_what_a_user_can_mend_is_one_message_without_a_traceback(
-    bench: Path, tmp_path: Path, flags: list[str], message: str
+    bench: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    phantoms = ["--config.data.phantom_studies=0"]
-    code, output = run("sft", *recipe(bench, tmp_path / "run", *phantoms, *flags))
+    code, output = run("sft", *recipe(bench, tmp_path / "run", **changes))
     assert code == 1 and "error: " in output and message in output
     assert "Traceback" not in output
 
 
 def test_a_misspelt_config_field_is_refused(bench: Path, tmp_path: Path) -> None:
-    code, output = run("sft", *recipe(bench, tmp_path / "run", "--config.optimizer.peek=1"))
+    code, output = run("sft", *recipe(bench, tmp_path / "run", **{"optimizer.peek": 1}))
     assert code != 0 and "peek" in output
 
 

@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 def test_a_changed_recipe_does_not_resume_another_run(recipe: ConfigDict, unbroken: Path) -> None:
     recipe.update(steps=6)
     recipe.optimizer.peak = 0.5
-    with pytest.raises(CheckpointError, match=r"optimizer\.peak: 0\.001 there, 0\.5 here"):
+    with pytest.raises(CheckpointError, match=r"optimizer\.peak: 0\.002 there, 0\.5 here"):
         sft.run(recipe, unbroken)
 
 
