@@ -11,6 +11,7 @@ model: `load_pretrained` takes a workdir (newest step), its `checkpoints`, or on
 Directories of saves that never finished are ignored.
 """
 
+import functools
 import json
 import logging
 from collections.abc import Mapping
@@ -64,9 +65,15 @@ class Checkpoints:
         _set_unfinished_aside(self.directory)
         self._saved: set[int] = set(finished_steps(self.directory))
         self._pending: Any = None
-        self._checkpointer = ocp.training.Checkpointer(
+        self._keep = keep
+
+    @functools.cached_property
+    def _checkpointer(self) -> Any:
+        """Made by the first save: it starts background threads, which a program that stops before has no use
+        for and would leave in the middle of their work."""
+        return ocp.training.Checkpointer(
             self.directory,
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
             cleanup_tmp_directories=True,
         )
 
@@ -151,7 +158,8 @@ class Checkpoints:
     def close(self) -> None:
         """Wait for the last save and let go of the background threads."""
         self.wait()
-        self._checkpointer.close()
+        if "_checkpointer" in vars(self):
+            self._checkpointer.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
