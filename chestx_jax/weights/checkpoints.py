@@ -28,6 +28,7 @@ from chestx_jax.weights.model_files import differences
 
 CHECKPOINTS, MODEL = "checkpoints", "model"
 _METADATA = "_CHECKPOINT_METADATA"
+_TEMPORARY = ".orbax-checkpoint-tmp"
 _PARAMS, _TRAIN = "params", "train"
 
 PyTree = Any
@@ -53,7 +54,7 @@ class Checkpoints:
     """The checkpoints of one run, for the program that writes them; to read one, `load_pretrained` is enough.
 
     Every process of a multi-host run calls every method. Directories of saves that never finished are moved
-    out of the way (9 becomes unfinished-9) or, where Orbax knows them as its own, removed.
+    out of the way (9 becomes unfinished-9), and what Orbax was still writing is removed.
 
     Args:
       workdir: the run's directory; checkpoints lie in its `checkpoints`.
@@ -74,7 +75,6 @@ class Checkpoints:
         return ocp.training.Checkpointer(
             self.directory,
             preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
-            cleanup_tmp_directories=True,
         )
 
     def save(
@@ -222,10 +222,13 @@ def finished_steps(root: epath.PathLike) -> tuple[int, ...]:
 
 
 def _set_unfinished_aside(root: epath.Path) -> None:
-    """Orbax would count them among those to keep, and refuse to save a step of the same number."""
+    """Orbax would count them among those to keep, and refuse to save a step of the same number. What a killed
+    save left under a temporary name is removed."""
     if jax.process_index() == 0 and root.is_dir():
-        for path in root.iterdir():
-            if path.name.isdecimal() and not _is_finished(path):
+        for path in list(root.iterdir()):
+            if path.name.endswith(_TEMPORARY):
+                path.rmtree()
+            elif path.name.isdecimal() and not _is_finished(path):
                 aside = root / f"unfinished-{path.name}"
                 log.warning("%s is no finished checkpoint; it becomes %s", path, aside.name)
                 if aside.exists():

@@ -10,7 +10,7 @@ from chestx_jax.models.qwen2_vl.config import Qwen2VLConfig, VisionConfig
 Rotary = tuple[Float[Array, "B 1 T H/2"], Float[Array, "B 1 T H/2"]]
 
 
-def _inverse_frequencies(theta: float, dim: int) -> Float[np.ndarray, "dim/2"]:
+def _inverse_frequencies(theta: float, dim: int) -> Float[np.ndarray, " dim/2"]:
     return 1.0 / (np.float32(theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)))
 
 
