@@ -226,7 +226,7 @@ def _set_unfinished_aside(root: epath.Path) -> None:
     save left under a temporary name is removed."""
     if jax.process_index() == 0 and root.is_dir():
         for path in list(root.iterdir()):
-            if path.name.endswith(_TEMPORARY):
+            if _TEMPORARY in path.name:
                 path.rmtree()
             elif path.name.isdecimal() and not _is_finished(path):
                 aside = root / f"unfinished-{path.name}"
