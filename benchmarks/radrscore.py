@@ -32,11 +32,11 @@ from chestx_jax.evaluation.radrscore.aggregate import COMPONENTS
 from chestx_jax.evaluation.radrscore.calibrated import CalibratedJudge, features
 from chestx_jax.evaluation.radrscore.correlation import spearman, spearman_interval
 from chestx_jax.evaluation.radrscore.judged import reference_of, subjects_of
-from chestx_jax.evaluation.radrscore.offline import offline_radrscore
 from chestx_jax.evaluation.radrscore.probes import ProbeRow, probe_table
-from chestx_jax.evaluation.radrscore.reference import Reference
 from chestx_jax.evaluation.tables import markdown
 from chestx_jax.radiology.findings import read_sentence
+from chestx_jax.rewards.offline import offline_radrscore
+from chestx_jax.rewards.reference import Reference
 
 FOLDS = 10
 DEFAULT = Path(__file__).resolve().parents[2] / "shared/data/radrbench/openi_judged.jsonl.gz"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from chestx_jax.evaluation.accuracy import Case, bootstrap_interval
-from chestx_jax.evaluation.radrscore.offline import OfflineRadRScore, score_reading
-from chestx_jax.evaluation.radrscore.reading import Reading, read_text
-from chestx_jax.evaluation.radrscore.reference import Reference
 from chestx_jax.evaluation.tables import markdown
+from chestx_jax.rewards.offline import OfflineRadRScore, score_reading
+from chestx_jax.rewards.reading import Reading, read_text
+from chestx_jax.rewards.reference import Reference
 
 COMPONENTS = ("factuality", "completeness", "effectiveness")
 

@@ -11,8 +11,8 @@ from chestx_jax.evaluation.radrscore import Judgment, Reference, judgment, offli
 from chestx_jax.evaluation.radrscore.correlation import spearman, spearman_interval
 from chestx_jax.evaluation.radrscore.judged import reference_of
 from chestx_jax.evaluation.radrscore.probes import FILLER, NORMALS
-from chestx_jax.evaluation.radrscore.reference import MissingReference
 from chestx_jax.evaluation.records import RecordError
+from chestx_jax.rewards.reference import MissingReference
 from tests.evaluation.samples import binary
 
 OPTIONS = ("left pleural effusion", "pneumothorax", "rib fracture", "cardiomegaly")

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from chestx_jax.data.schema import Sample
 from chestx_jax.evaluation.offline_scores import Scored
 from chestx_jax.evaluation.page.parts import OWN, Evidence, Span
-from chestx_jax.evaluation.radrscore.reading import Key, Located, read_steps
-from chestx_jax.evaluation.radrscore.reference import Verdict
 from chestx_jax.radiology import Finding
+from chestx_jax.rewards.reading import Key, Located, read_steps
+from chestx_jax.rewards.reference import Verdict
 
 GOLD, REPORT = 0, 1
 """Places among a case's references."""

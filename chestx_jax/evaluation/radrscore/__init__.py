@@ -1,7 +1,7 @@
 """RadRScore (ChestX-Reasoner, arXiv 2504.20930): how factual, complete and effective a model's reasoning is.
 
 The official form: a language model judges (`judge`), one function adds up (`aggregate`), whoever judged. The
-offline form (`offline`) judges by rules over findings, with evidence, and is hard to fool (`probes`); the
+offline form (`rewards.offline`) judges by rules over findings, with evidence, and is hard to fool (`probes`); the
 calibrated one (`calibrated`) predicts a language model's judgment. Neither is the paper's RadRScore.
 """
 
@@ -17,8 +17,8 @@ from chestx_jax.evaluation.radrscore.aggregate import (
 )
 from chestx_jax.evaluation.radrscore.calibrated import CalibratedJudge, CalibratedJudgeError, features
 from chestx_jax.evaluation.radrscore.judge import JudgeError, estimate_judging, judge_cases
-from chestx_jax.evaluation.radrscore.offline import OfflineRadRScore, offline_radrscore
-from chestx_jax.evaluation.radrscore.reference import MissingReference, Reference
+from chestx_jax.rewards.offline import OfflineRadRScore, offline_radrscore
+from chestx_jax.rewards.reference import MissingReference, Reference
 
 __all__ = [
     "AggregateError",

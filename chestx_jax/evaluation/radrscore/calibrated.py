@@ -20,8 +20,8 @@ from jaxtyping import Float
 
 from chestx_jax.data.schema import LETTERS
 from chestx_jax.evaluation.radrscore.aggregate import COMPONENTS
-from chestx_jax.evaluation.radrscore.offline import SENTENCES, OfflineRadRScore, offline_radrscore
-from chestx_jax.evaluation.radrscore.reference import Reference
+from chestx_jax.rewards.offline import SENTENCES, OfflineRadRScore, offline_radrscore
+from chestx_jax.rewards.reference import Reference
 
 PENALTY = 100.0
 FORMAT = "chestx_jax calibrated RadRScore judge 1"

@@ -8,8 +8,8 @@ from typing import Any
 from chestx_jax.data.chat import SUFFIX, parse
 from chestx_jax.data.schema import LETTERS, OPTIONS_MARK
 from chestx_jax.evaluation.radrscore.probes import Subject
-from chestx_jax.evaluation.radrscore.reference import Reference
 from chestx_jax.evaluation.records import RecordError, text_field
+from chestx_jax.rewards.reference import Reference
 
 
 def reference_of(record: Mapping[str, Any]) -> Reference:

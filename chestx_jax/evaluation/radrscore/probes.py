@@ -14,9 +14,9 @@ import numpy as np
 
 from chestx_jax.data.schema import OPTIONS_MARK
 from chestx_jax.evaluation.accuracy import bootstrap_interval
-from chestx_jax.evaluation.radrscore.offline import offline_radrscore
-from chestx_jax.evaluation.radrscore.reference import Reference
 from chestx_jax.radiology import LABELS
+from chestx_jax.rewards.offline import offline_radrscore
+from chestx_jax.rewards.reference import Reference
 
 Steps = tuple[str, ...]
 

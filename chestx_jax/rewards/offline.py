@@ -1,6 +1,6 @@
 """The offline RadRScore: the three components of RadRScore by transparent rules, with their evidence.
 
-It is NOT the RadRScore of the paper, which a language model judges (`judge`); the two correlate, see
+It is NOT the RadRScore of the paper, which a language model judges (`evaluation.radrscore.judge`); the two correlate, see
 `python -m benchmarks.radrscore`. The rules:
 
 * A text's claims are its asserted findings (`radiology.extract_findings`), each (concept, polarity, side)
@@ -32,9 +32,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chestx_jax.evaluation.radrscore.reading import Key, Reading, read_steps, read_text
-from chestx_jax.evaluation.radrscore.reference import Reference, Verdict
 from chestx_jax.radiology import Finding, contradictions
+from chestx_jax.rewards.reading import Key, Reading, read_steps, read_text
+from chestx_jax.rewards.reference import Reference, Verdict
 
 BREVITY = 0.5
 """The least denominator, as a share of the gold reasoning's."""

@@ -11,8 +11,8 @@ from functools import cached_property
 
 from chestx_jax.data.chat import label_set, predicted_option
 from chestx_jax.data.schema import LETTERS, Sample
-from chestx_jax.evaluation.radrscore.reading import Reading, read_steps
 from chestx_jax.radiology import Finding, extract_findings, load, match_findings
+from chestx_jax.rewards.reading import Reading, read_steps
 
 CREDIT = {"same": 1.0, "entailed": 1.0, "side": 0.75, "kin": 0.5}
 """What a claim earns that a source bears out, by rule: `same`, `side` and `kin` as in `radiology.Match`;
