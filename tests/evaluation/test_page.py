@@ -11,7 +11,7 @@ import pytest
 from chestx_jax.evaluation.page import Cell, Evidence, Item, PageError, Span, Table, Text, render
 from chestx_jax.evaluation.page.parts import VERDICTS
 from chestx_jax.evaluation.page.plots import Point, Series, calibration, dots
-from chestx_jax.rewards.offline import SENTENCES
+from chestx_jax.rewards.evidence import SENTENCES
 from tests.evaluation.page_cases import ATTACKS, hostile, items
 
 

@@ -20,7 +20,8 @@ from jaxtyping import Float
 
 from chestx_jax.data.schema import LETTERS
 from chestx_jax.evaluation.radrscore.aggregate import COMPONENTS
-from chestx_jax.rewards.offline import SENTENCES, OfflineRadRScore, offline_radrscore
+from chestx_jax.rewards.evidence import SENTENCES
+from chestx_jax.rewards.offline import OfflineRadRScore, offline_radrscore
 from chestx_jax.rewards.reference import Reference
 
 PENALTY = 100.0
