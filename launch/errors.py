@@ -12,6 +12,7 @@ from chestx_jax.evaluation.predictions import PredictionError
 from chestx_jax.models.lora import LoRAError
 from chestx_jax.models.qwen2_vl import ConfigError
 from chestx_jax.parallel.mesh import MeshError
+from chestx_jax.rewards import RewardError
 from chestx_jax.training.state import TrainingError
 from chestx_jax.weights import CheckpointError, WeightsError
 
@@ -27,6 +28,7 @@ EXPECTED = (
     PlanError,
     PredictionError,
     ProcessorError,
+    RewardError,
     SampleError,
     SourceError,
     TrainingError,

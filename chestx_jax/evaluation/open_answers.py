@@ -1,42 +1,24 @@
 """Open answers ("Which findings are in this chest X-ray?"): precision, recall and F1 over concepts.
 
-An answer is split at commas; each part becomes the concepts that it says are present (`chestx_jax.radiology`,
-so "small left pleural effusion" and "pleural effusions" are the same). A part that claims nothing present but
-denies something, and the plain words "normal" and "no finding", become "no finding". A part in which no
-concept is known stands for itself in lower case, so that it can still be met word for word.
+Answers are sets of concepts, as `rewards.answers` reads them.
 
 Where no answer was read (free text without tags), the findings that the whole text states as present count
 as named, or "no finding" where it only denies; such predictions are counted. A missing prediction scores 0.
 
-Sides, places and degrees are left out; a child does not stand for its parent ("consolidation" is not "lung
-opacity"). Means are over samples; labels are counted over all samples, through the 14 CheXpert labels that a
+Means are over samples; labels are counted over all samples, through the 14 CheXpert labels that a
 concept and its parents carry.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from chestx_jax.data.chat import label_set
 from chestx_jax.data.schema import NO_FINDING
 from chestx_jax.evaluation.accuracy import Case, bootstrap_interval
 from chestx_jax.evaluation.tables import markdown
 from chestx_jax.radiology import LABELS, extract_findings, load
-
-_NOTHING = re.compile(
-    r"(?:(?:a|no|the|is|chest|x-?ray|radiograph)\s+)*(?:normal|none|no (?:acute )?findings?)\b.*"
-)
-
-
-@dataclass(frozen=True)
-class SetScore:
-    """Overlap of one answer with the gold answer; between 0 and 1."""
-
-    precision: float
-    recall: float
-    f1: float
+from chestx_jax.rewards.answers import SetScore, concepts, ratios, set_score
 
 
 @dataclass(frozen=True)
@@ -69,21 +51,6 @@ class OpenScore:
     labels: tuple[LabelScore, ...]
 
 
-def concepts(answer: str) -> frozenset[str]:
-    """The concepts that a comma-joined answer claims; see the module."""
-    return frozenset(concept for part in label_set(answer) for concept in _part(part))
-
-
-def _part(part: str) -> Iterable[str]:
-    if _NOTHING.fullmatch(part):
-        return {NO_FINDING}
-    asserted = [finding for finding in extract_findings(part) if finding.asserted]
-    present = {finding.concept for finding in asserted if finding.polarity == "present"}
-    if present:
-        return present
-    return {NO_FINDING} if asserted else {part}
-
-
 def named(case: Case) -> frozenset[str]:
     """The concepts that a prediction names: in its answer, or in its whole text where none was read."""
     if case.answer is not None:
@@ -103,20 +70,6 @@ def labels(found: Iterable[str]) -> frozenset[str]:
         elif concept in LABELS:
             carried.add(concept)
     return frozenset(label for label in carried if label is not None)
-
-
-def set_score(predicted: frozenset[str], gold: frozenset[str]) -> SetScore:
-    """Precision, recall and F1 of one set against another; 0 where a denominator is."""
-    return SetScore(*_ratios(len(predicted & gold), len(predicted), len(gold)))
-
-
-def _ratios(both: int, predicted: int, gold: int) -> tuple[float, float, float]:
-    total = predicted + gold
-    return (
-        both / predicted if predicted else 0.0,
-        both / gold if gold else 0.0,
-        2 * both / total if total else 0.0,
-    )
 
 
 def score_case(case: Case) -> SetScore:
@@ -155,7 +108,7 @@ def _by_label(pairs: Sequence[tuple[frozenset[str], frozenset[str]]]) -> tuple[L
         gold = sum(label in g for _, g in pairs)
         both = sum(label in p and label in g for p, g in pairs)
         if predicted or gold:
-            rows.append(LabelScore(label, gold, predicted, both, *_ratios(both, predicted, gold)))
+            rows.append(LabelScore(label, gold, predicted, both, *ratios(both, predicted, gold)))
     return tuple(rows)
 
 

@@ -1,0 +1,55 @@
+"""What a reward function is: TRL's signature, and the numbers that may come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Completion = str | Sequence[dict[str, Any]]
+"""A text, or TRL's conversational form: messages, of which the last one counts."""
+
+
+class RewardError(ValueError):
+    """A reward that cannot be found or that returns something else than rewards; the message names it."""
+
+
+@dataclass(frozen=True)
+class StepReward:
+    """What one step of the reasoning is worth: `completion[start:end]`, characters."""
+
+    start: int
+    end: int
+    value: float
+
+
+class Stepwise(float):
+    """The reward of a completion that also knows what each of its steps is worth, in the order of the text.
+
+    It is a float, so that a reward with steps keeps TRL's signature.
+    """
+
+    steps: tuple[StepReward, ...]
+
+    def __new__(cls, value: float, steps: Sequence[StepReward]) -> Stepwise:
+        made = super().__new__(cls, value)
+        made.steps = tuple(steps)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stepwise, (float(self), self.steps)
+
+
+class RewardFunction(Protocol):
+    """`f(prompts=.., completions=.., **columns)`, TRL's signature, called with keywords alone.
+
+    `columns` are the fields of the samples (`mixture.columns_of`), lists aligned with `completions`. One value
+    a completion: None stands for "does not apply to this sample"; a `Stepwise` values the steps as well.
+    """
+
+    def __call__(self, *args: Any, **columns: Any) -> Sequence[float | None]: ...
+
+
+def text_of(completion: Completion) -> str:
+    """The words of a completion."""
+    return completion if isinstance(completion, str) else completion[-1]["content"]
