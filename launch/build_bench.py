@@ -2,6 +2,7 @@
 
 python -m launch.build_bench --source=openi --root=/data/openi --out=/data/bench
 python -m launch.build_bench --source=phantom --studies=2000 --image_size=112 --out=/data/phantom
+python -m launch.build_bench --source=folder --root=/data/ours --column=study=accession --column=report=text --out=..
 """
 
 from pathlib import Path
@@ -11,7 +12,15 @@ from absl import flags
 from chestx_jax.data.bench import BenchError, build_bench
 from chestx_jax.data.questions import QuestionError
 from chestx_jax.data.schema import TASKS, SampleError
-from chestx_jax.data.sources import SOURCES, Rejected, Request, SourceError, read_studies
+from chestx_jax.data.sources import (
+    SOURCES,
+    Rejected,
+    Request,
+    SourceError,
+    columns_of_flags,
+    read_studies,
+    tasks_of,
+)
 from launch.program import start
 
 _SOURCE = flags.DEFINE_enum("source", None, sorted(SOURCES), "Which collection to read.", required=True)
@@ -21,6 +30,11 @@ _OUT = flags.DEFINE_string(
 )
 _TASKS = flags.DEFINE_multi_enum("task", list(TASKS), list(TASKS), "Questions to build; repeat for several.")
 _SEED = flags.DEFINE_integer("seed", 0, "Fixes every draw.")
+_COLUMNS = flags.DEFINE_multi_string(
+    "column",
+    [],
+    "folder: FIELD=COLUMN of reports.csv; fields: study, image, report, .. (data/sources/folder.py).",
+)
 _STUDIES = flags.DEFINE_integer("studies", 1000, "phantom: how many studies to make.", lower_bound=1)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 448, "phantom: side of the images in pixels.", lower_bound=1)
 
@@ -30,9 +44,12 @@ def main() -> None:
     out = Path(_OUT.value)
     root = None if _ROOT.value is None else Path(_ROOT.value)
     rejected: list[Rejected] = []
-    request = Request(root, out, _STUDIES.value, _SEED.value, _IMAGE_SIZE.value)
+    request = Request(
+        root, out, _STUDIES.value, _SEED.value, _IMAGE_SIZE.value, columns_of_flags(_COLUMNS.value)
+    )
     studies = read_studies(_SOURCE.value, request, rejected.append)
-    stats = build_bench(studies, out, _TASKS.value, _SEED.value, rejected=rejected)
+    tasks = tasks_of(_SOURCE.value, _TASKS.value)
+    stats = build_bench(studies, out, tasks, _SEED.value, rejected=rejected)
     print(f"{'task':<10}{'split':<12}{'samples':>9}{'reasoning':>11}  answers")
     for task, splits in stats["tasks"].items():
         for split, row in splits.items():

@@ -6,7 +6,8 @@ from PIL import Image
 
 from chestx_jax.data.schema import LABELS, Study
 from chestx_jax.data.sources import SOURCES, Rejected, Request, SourceError, read_studies
-from chestx_jax.data.sources.openi import IMAGES, PROJECTIONS, REPORTS, labels_of, read
+from chestx_jax.data.sources.openi import IMAGES, PROJECTIONS, REPORTS, read
+from chestx_jax.data.sources.openi_codes import labels_of
 
 HEAD = "uid,MeSH,Problems,image,indication,comparison,findings,impression\n"
 
@@ -130,8 +131,8 @@ def test_the_registry(tmp_path: Path) -> None:
     request = Request(root, tmp_path, studies=2, seed=0, image_size=32)
     assert [study.id for study in read_studies("openi", request, pytest.fail)] == ["1"]
     assert set(SOURCES) >= {"openi", "phantom"}
-    with pytest.raises(SourceError, match="source 'chexpert' is none of openi, phantom"):
-        read_studies("chexpert", request, pytest.fail)
+    with pytest.raises(SourceError, match="source 'elsewhere' is none of chexpert"):
+        read_studies("elsewhere", request, pytest.fail)
     with pytest.raises(SourceError, match="takes no root"):
         read_studies("phantom", request, pytest.fail)
     bare = Request(None, tmp_path, studies=2, seed=0, image_size=32)
