@@ -1,7 +1,8 @@
 """Ways to fool a judge of reasoning, made from real records: a score that rewards one of them is no good.
 
 Every probe replaces or stretches the reasoning of a real output and keeps its answer, so that only the
-reasoning decides. `python -m benchmarks.radrscore` prints what the offline RadRScore makes of them.
+reasoning decides. `python -m benchmarks.radrscore` prints what the offline RadRScore makes of them,
+`python -m benchmarks.rewards` what the rewards do.
 """
 
 from __future__ import annotations
@@ -136,22 +137,32 @@ class ProbeRow:
     not_higher: float
 
 
-def probe_table(subjects: Sequence[Subject], seed: int = 0) -> list[ProbeRow]:
-    """One row for the gold reasoning (with the right answer), the real output and each of `PROBES`."""
-    real = _scores([(s.steps, s.answer, s.reference) for s in subjects])
-    gold = [(_gold(s), s.reference.answer, s.reference) for s in subjects]
-    rows = [_row("gold reasoning", _scores(gold), real, seed), _row("real output", real, real, seed)]
+Attempt = tuple[Steps, str | None, Reference]
+
+
+def attempts(subjects: Sequence[Subject]) -> dict[str, list[Attempt]]:
+    """Steps, answer and reference of each subject, under the name of what was done to it: the gold reasoning
+    (with the right answer), the real output, and each of `PROBES`."""
+    tried = {
+        "gold reasoning": [(_gold(s), s.reference.answer, s.reference) for s in subjects],
+        "real output": [(s.steps, s.answer, s.reference) for s in subjects],
+    }
     for name, make in PROBES.items():
-        tried = _scores([(make(s), s.answer, s.reference) for s in subjects])
-        rows.append(_row(name, tried, real, seed))
-    return rows
+        tried[name] = [(make(s), s.answer, s.reference) for s in subjects]
+    return tried
+
+
+def probe_table(subjects: Sequence[Subject], seed: int = 0) -> list[ProbeRow]:
+    """The offline RadRScore of `attempts`, one row each."""
+    scores = {name: _scores(tried) for name, tried in attempts(subjects).items()}
+    return [_row(name, tried, scores["real output"], seed) for name, tried in scores.items()]
 
 
 def _gold(subject: Subject) -> Steps:
     return tuple(sentence.text for sentence in subject.reference.gold.sentences)
 
 
-def _scores(tried: Sequence[tuple[Steps, str | None, Reference]]) -> np.ndarray:
+def _scores(tried: Sequence[Attempt]) -> np.ndarray:
     scored = [offline_radrscore(steps, reference, answer) for steps, answer, reference in tried]
     return np.array([(s.factuality, s.completeness, s.effectiveness, s.score) for s in scored])
 
