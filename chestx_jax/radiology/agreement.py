@@ -110,6 +110,16 @@ def match_findings(pred: Iterable[Finding], gold: Iterable[Finding]) -> Agreemen
     return Agreement(tuple(pairs), left, tuple(open_golds.values()), entailed, conflicts)
 
 
+def relation(pred: Finding, gold: Finding) -> str | None:
+    """What one asserted finding is to another, as `match_findings` of the two: a rule of `CREDIT`, "entailed",
+    "conflict" or None."""
+    if rule := _rule(pred, gold):
+        return rule
+    if _entails(gold, pred):
+        return "entailed"
+    return "conflict" if _conflict(pred, gold) else None
+
+
 def contradictions(findings: Iterable[Finding]) -> list[tuple[Finding, Finding]]:
     """(present, absent) pairs of one concept that a text cannot mean at once, each pair of assertions once.
 

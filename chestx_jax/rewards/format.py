@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chestx_jax.data.chat import parse
+from chestx_jax.rewards.reading import parse_once
 from chestx_jax.rewards.signature import Completion, text_of
 
 
@@ -15,5 +15,5 @@ def format_reward(prompts: Sequence[Any], completions: Sequence[Completion], **c
     One think and one answer, neither empty, in this order, with white space between and around them and the
     model's end token behind (rule "strict" of `data.chat.parse`).
     """
-    parsed = (parse(text_of(completion)) for completion in completions)
+    parsed = (parse_once(text_of(completion)) for completion in completions)
     return [float(one.rule == "strict" and bool(one.steps)) for one in parsed]

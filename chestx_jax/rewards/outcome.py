@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from chestx_jax.data.chat import label_set, parse, predicted_option
+from chestx_jax.data.chat import label_set, predicted_option
 from chestx_jax.data.schema import LETTERS
 from chestx_jax.rewards.answers import concepts, set_score
+from chestx_jax.rewards.reading import parse_once
 from chestx_jax.rewards.signature import Completion, text_of
 
 _HEDGE = re.compile(r"\bor\b|\?", re.IGNORECASE)
@@ -29,7 +30,7 @@ def outcome_reward(
     Open questions: the F1 of the concepts named (`answers.concepts`); a hedge ("edema or pneumonia") earns 0.
     """
     return [
-        _outcome(parse(text_of(completion)).answer, choices, right)
+        _outcome(parse_once(text_of(completion)).answer, choices, right)
         for completion, choices, right in zip(completions, options, answer, strict=True)
     ]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from chestx_jax.data.chat import parse, split_steps
+from chestx_jax.data.chat import Parsed, parse, split_steps
 from chestx_jax.radiology import Finding, extract_findings
 
 Key = tuple[str, str, str | None]
@@ -81,8 +81,14 @@ def read_steps(steps: Sequence[str], answer: str | None = None) -> Reading:
 
 def read_text(text: str) -> Reading:
     """A completion: its reasoning and its answer, as `data.chat.parse` finds them."""
-    parsed = parse(text)
+    parsed = parse_once(text)
     return _read(text, parsed.spans, parsed.answer)
+
+
+@lru_cache(maxsize=8192)
+def parse_once(text: str) -> Parsed:
+    """`data.chat.parse`, remembered: every reward reads the same completions."""
+    return parse(text)
 
 
 def _read(text: str, spans: Iterable[tuple[int, int]], answer: str | None) -> Reading:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from chestx_jax.data.chat import label_set, predicted_option
 from chestx_jax.data.schema import LETTERS, Sample
-from chestx_jax.radiology import Finding, extract_findings, load, match_findings
+from chestx_jax.radiology import Finding, extract_findings, load, match_findings, relation
 from chestx_jax.rewards.reading import Reading, read_steps
 
 CREDIT = {"same": 1.0, "entailed": 1.0, "side": 0.75, "kin": 0.5}
@@ -185,7 +185,7 @@ class Reference:
             if not conflicts:
                 for name, book in self._books:
                     for other in book.get(claim.concept, ()):
-                        if match_findings((claim,), (other,)).conflicts:
+                        if relation(claim, other) == "conflict":
                             return Verdict("contradicted", 0.0, name, "conflict", topic, other, stated)
         if claim.polarity == "absent" and claim.concept in self.asked:
             return Verdict("supported", 1.0, "question", "same", True, None, stated)
@@ -237,10 +237,9 @@ def _support(claim: Finding, given: Iterable[Finding]) -> tuple[str | None, Find
 
 
 def _rule(claim: Finding, given: Finding) -> str | None:
-    agreement = match_findings((claim,), (given,))
-    if not agreement.pairs:
-        return "entailed" if agreement.entailed else None
-    rule = agreement.pairs[0].rule
+    rule = relation(claim, given)
+    if rule == "conflict":
+        return None
     if rule != "kin":
         return rule
     ontology = load()
