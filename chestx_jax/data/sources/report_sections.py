@@ -21,7 +21,7 @@ _VIEWS = re.compile(r"chest|portable|\bviews?\b|\b(pa|ap|lateral|frontal) and\b|
 def findings_and_impression(text: str) -> tuple[str, str]:
     """The two sections on one line each, "" for one that is not there."""
     marks = list(_HEADING.finditer(text))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    ends = [*(mark.start() for mark in marks), len(text)][1:]
     found = {"findings": "", "impression": ""}
     for mark, end in zip(marks, ends, strict=True):
         body = _one_line(text[mark.end() : end])
