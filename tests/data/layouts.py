@@ -15,10 +15,22 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 from chestx_jax.data.schema import Study
 from chestx_jax.data.sources import Rejected
 
-LABEL_COLUMNS = (
-    "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
-    "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
-).split(",")
+LABEL_COLUMNS = [
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+]
 
 
 def table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any] | Mapping[str, Any]]) -> None:

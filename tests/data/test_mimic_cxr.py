@@ -6,10 +6,20 @@ from chestx_jax.data.sources import SourceError
 from chestx_jax.data.sources.mimic_cxr import frontal_first, read
 from tests.data.layouts import LABEL_COLUMNS, collect, picture, table
 
-METADATA = (
-    "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
-    "ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning"
-).split(",")
+METADATA = [
+    "dicom_id",
+    "subject_id",
+    "study_id",
+    "PerformedProcedureStepDescription",
+    "ViewPosition",
+    "Rows",
+    "Columns",
+    "StudyDate",
+    "StudyTime",
+    "ProcedureCodeSequence_CodeMeaning",
+    "ViewCodeSequence_CodeMeaning",
+    "PatientOrientationCodeSequence_CodeMeaning",
+]
 TEXT = " FINDINGS: \n \n Clear lungs.\n \n IMPRESSION: \n \n No acute process.\n"
 
 
@@ -120,7 +130,7 @@ def test_nothing_is_left_out_in_silence(tmp_path: Path) -> None:
 
 
 def test_a_wrong_root_names_the_files_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="mimic-cxr-2.0.0-metadata.*mimic-cxr-2.0.0-split"):
+    with pytest.raises(SourceError, match=r"mimic-cxr-2.0.0-metadata.*mimic-cxr-2.0.0-split"):
         read(tmp_path, reject=pytest.fail)
     root = make(tmp_path / "x", tmp_path / "x", ONE, VIEWS)
     (root / "mimic-cxr-2.0.0-chexpert.csv.gz").unlink()

@@ -80,5 +80,5 @@ def test_a_wrong_root_names_the_files_looked_for(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=TABLE):
         read(tmp_path, reject=pytest.fail)
     table(tmp_path / TABLE, COLUMNS, [])
-    with pytest.raises(SourceError, match="mimic-cxr-2.0.0-metadata"):
+    with pytest.raises(SourceError, match=r"mimic-cxr-2.0.0-metadata"):
         read(tmp_path, reject=pytest.fail)

@@ -82,7 +82,7 @@ def test_label_columns(row: dict[str, str], labels: dict[str, int | None]) -> No
 
 
 def test_an_unknown_label_value_is_told_with_its_column() -> None:
-    with pytest.raises(ValueError, match="Edema is '2.0'"):
+    with pytest.raises(ValueError, match=r"Edema is '2.0'"):
         labels_of({"Edema": "2.0"})
 
 
@@ -92,7 +92,7 @@ def test_a_source_of_which_nothing_is_left_is_an_error_with_the_reasons(tmp_path
     )
     request = Request(tmp_path, tmp_path, studies=0, seed=0, image_size=0)
     rejected: list[Rejected] = []
-    with pytest.raises(SourceError, match="no study is left of 3 records: .*1 x no text"):
+    with pytest.raises(SourceError, match=r"no study is left of 3 records: .*1 x no text"):
         list(read_studies("folder", request, rejected.append))
     assert len(rejected) == 3
 
