@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chestx_jax.data.schema import Sample
+from chestx_jax.data.shortcuts import Shortcut, shortcut_accuracies
 from chestx_jax.evaluation.accuracy import Accuracy, Case, accuracy_table
-from chestx_jax.evaluation.shortcuts import Shortcut, shortcut_accuracies
 from chestx_jax.evaluation.tables import markdown
 
 

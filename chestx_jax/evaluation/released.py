@@ -26,9 +26,9 @@ import numpy as np
 
 from chestx_jax.data.chat import SUFFIX, match, parse
 from chestx_jax.data.schema import LETTERS, OPTIONS_MARK, Sample
+from chestx_jax.data.shortcuts import accuracy, majority, shortcut_accuracies
 from chestx_jax.evaluation.accuracy import bootstrap_interval
 from chestx_jax.evaluation.records import RecordError, read_records, text_field
-from chestx_jax.evaluation.shortcuts import accuracy, majority, shortcut_accuracies
 
 JUDGED = "judged by GPT-4o"
 RATESCORE = "RaTEScore"

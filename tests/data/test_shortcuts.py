@@ -1,8 +1,9 @@
 """Text-only baselines on hand-made test sets."""
 
 from chestx_jax.data.schema import LETTERS, Sample, question_text
-from chestx_jax.evaluation.shortcuts import (
+from chestx_jax.data.shortcuts import (
     accuracy,
+    chance,
     label_prior,
     majority,
     option_order,
@@ -71,3 +72,9 @@ def test_open_questions_and_the_list_of_all() -> None:
     samples = [sample("Which findings are in this chest X-ray?", None, "edema")] * 3
     assert label_prior(samples) == option_prior(samples) == option_order(samples) == ["edema"] * 3
     assert [s.name for s in shortcut_accuracies(samples)] == ["label prior", "option prior", "option order"]
+
+
+def test_chance_is_guessing_among_the_options() -> None:
+    samples = [binary("edema", "Yes"), sample("Which finding?", ("a", "b", "c", "d"), "a")]
+    assert chance(samples) == 0.375
+    assert chance([sample("Which findings are in this chest X-ray?", None, "edema")]) == 0.0

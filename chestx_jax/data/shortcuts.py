@@ -109,6 +109,11 @@ def shortcut_accuracies(samples: Sequence[Sample]) -> list[Shortcut]:
     return [Shortcut(name, accuracy(samples, answer(samples))) for name, answer in SHORTCUTS.items()]
 
 
+def chance(samples: Sequence[Sample]) -> float:
+    """The expected accuracy of guessing among the options; an open question cannot be guessed."""
+    return sum(1 / len(sample.options) for sample in samples if sample.options) / len(samples)
+
+
 def accuracy(samples: Sequence[Sample], answers: Sequence[str]) -> float:
     """Share of samples whose answer is the one given."""
     right = sum(sample.answer == answer for sample, answer in zip(samples, answers, strict=True))
