@@ -48,7 +48,7 @@ def test_a_prior_gives_progressions(tmp_path: Path) -> None:
         tmp_path / "reports.csv",
         ["study", "image", "impression", "prior"],
         [
-            ["2", "2.png", "Increased left pleural effusion.", "1"],  # the prior may come later
+            ["2", "2.png", "Increasing left pleural effusion.", "1"],  # the prior may come later
             ["1", "1.png", "Left pleural effusion.", ""],
             ["3", "2.png", "Stable edema.", "9"],
         ],

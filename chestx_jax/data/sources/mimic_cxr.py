@@ -74,7 +74,7 @@ class Release:
         return cls(metadata, splits, images, tuple(place for place in places if place.is_dir()))
 
     def image(self, patient: str, study: str, dicom: str) -> Path:
-        return self.images / f"p{patient[:2]}" / f"p{patient}" / f"s{study}" / f"{dicom}.jpg"
+        return self.images / f"p{patient[:2]}/p{patient}/s{study}/{dicom}.jpg"
 
     def report(self, patient: str, study: str) -> tuple[str, str]:
         """Findings and impression.
@@ -134,9 +134,8 @@ def _studies(release: Release, table: Path, reject: Reject) -> Iterator[Study]:
         except ValueError as error:
             reject(Rejected(record, str(error)))
             continue
-        ordered = frontal_first(shown)
-        paths = [release.image(patient, study, dicom) for dicom, _ in ordered]
-        images = usable(release.metadata.name, paths, reject)
+        positions = {release.image(patient, study, dicom): view for dicom, view in frontal_first(shown)}
+        images = usable(release.metadata.name, positions, reject)
         if not images:
             reject(Rejected(record, "no image"))
             continue
@@ -149,9 +148,7 @@ def _studies(release: Release, table: Path, reject: Reject) -> Iterator[Study]:
             patient=patient,
             split=split,
             labels=labels,
-            extra={
-                "views": [view for dicom, view in ordered if release.image(patient, study, dicom) in images]
-            },
+            extra={"views": [positions[image] for image in images]},
         )
     for study in views:
         reject(Rejected(f"{release.metadata.name}: study {study}", f"no row in {table.name}"))

@@ -10,6 +10,7 @@ single MIMIC-CXR studies with individual rules is not taken over.
 
 import difflib
 import re
+from functools import lru_cache
 
 _COMMON = "FINDINGS|IMPRESSION|CONCLUSION|COMPARISON|INDICATION|TECHNIQUE|EXAMINATION|CLINICAL HISTORY"
 _HEADING = re.compile(rf"(?:^[ \t]*([A-Z][A-Z ()/,-]+)|(?<=[.\s])({_COMMON})):(?=\s|$)", re.MULTILINE)
@@ -34,6 +35,7 @@ def findings_and_impression(text: str) -> tuple[str, str]:
     return found["findings"], found["impression"]
 
 
+@lru_cache(maxsize=4096)
 def _kind(heading: str) -> str | None:
     """What a heading opens; misspelt ones ("IMPRESSON") and those that name the views count too."""
     if "impression" in heading or heading == "conclusion":
