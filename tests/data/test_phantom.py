@@ -159,7 +159,7 @@ def test_reasoning_states_every_label_exactly_once_in_order(texts: list[Study]) 
             assert [i for i, s in enumerate(study.reason_steps) if re.search(pattern, s, re.IGNORECASE)] == [
                 LABELS.index(label)
             ], (label, study.reason_steps)
-            denied = bool(re.search(r"\b(no|not)\b", step, re.IGNORECASE))
+            denied = bool(re.search(r"\b(absent|not)\b", step, re.IGNORECASE))
             assert denied == (study.labels[label] == 0), step
             assert 3 <= len(step.split()) <= 14, step
         chain = [*study.reason_steps, *study.extra["comparison_steps"].values()]

@@ -1,8 +1,10 @@
 """The systematic read of a scene: one short sentence a label, always in the order of `scene.LABELS`.
 
 Devices, bones, mediastinum, heart, lungs, pleura. Every label is stated, present with side or degree,
-or absent: a small model is taught to see all of them whatever it is asked. Two styles, by seed; a read keeps to
-one, so that the wording of a sentence tells nothing but what is seen.
+or absent: a small model is taught to see all of them whatever it is asked. A sentence names the label before it
+decides on it: a small model finds in the picture what the last words name, and learns several times as fast as
+from "no .. is seen", where the first word decides. Two styles, by seed; a read keeps to one, so that the wording
+tells nothing but what is seen.
 """
 
 from collections.abc import Mapping
@@ -12,98 +14,55 @@ import numpy as np
 from chestx_jax.data.sources.phantom.scene import LABELS, Finding, Progress, Scene
 from chestx_jax.data.sources.phantom.wording import degree, device, join, lobe, sentence, zone
 
-_ABSENT: Mapping[str, tuple[str, str]] = {
-    "support devices": ("no support devices are seen", "there are no support devices"),
-    "fracture": ("no fracture is seen", "there is no fracture of the bones"),
-    "enlarged cardiomediastinum": (
-        "the cardiomediastinum is not enlarged",
-        "there is no enlarged cardiomediastinum",
-    ),
-    "cardiomegaly": ("the heart is not enlarged, no cardiomegaly", "there is no cardiomegaly"),
-    "consolidation": ("no consolidation is seen", "there is no consolidation"),
-    "atelectasis": ("no atelectasis is seen", "there is no atelectasis"),
-    "edema": ("no pulmonary edema is seen", "there is no pulmonary edema"),
-    "lung lesion": ("no lung lesion is seen", "there is no lung lesion"),
-    "lung opacity": ("no lung opacity is seen", "there is no lung opacity"),
-    "pleural effusion": ("no pleural effusion is seen", "there is no pleural effusion"),
-    "pneumothorax": ("no pneumothorax is seen", "there is no pneumothorax"),
-}
+_NAME: Mapping[str, str] = {"fracture": "rib fracture", "edema": "pulmonary edema"}
+"""What a label is called in a sentence, where that is not its own name."""
 
 
 def read(scene: Scene, rng: np.random.Generator) -> dict[str, str]:
     """Label -> its sentence, for every phantom label, in the order of `LABELS`."""
-    style = int(rng.integers(2))
-    return {label: sentence(_statement(scene, label, style)) for label in LABELS}
+    seen = ("present", "seen")[int(rng.integers(2))]
+    return {label: sentence(_statement(scene, label, seen)) for label in LABELS}
 
 
-def _statement(scene: Scene, label: str, variant: int) -> str:
+def _statement(scene: Scene, label: str, seen: str) -> str:
+    subject = f"{_NAME.get(label, label)} {'are' if label == 'support devices' else 'is'}"
     if not scene.labels()[label]:
-        return _ABSENT[label][variant]
+        return f"{subject} absent" if seen == "present" else f"{subject} not seen"
     found = scene.find(label)
-    if not found and label == "enlarged cardiomediastinum":
-        return (
-            "the cardiomediastinum is enlarged by the heart",
-            "an enlarged cardiomediastinum is due to the heart",
-        )[variant]
-    if not found:
-        return ("lung opacity is present", "there is lung opacity")[variant]
-    return _present(found, variant)
+    if found:
+        return f"{subject} {seen}{_details(found)}"
+    # a parent label whose child is seen
+    return (
+        f"{subject} {seen}, due to the heart"
+        if label == "enlarged cardiomediastinum"
+        else f"{subject} {seen}"
+    )
 
 
-def _present(found: tuple[Finding, ...], variant: int) -> str:
+def _details(found: tuple[Finding, ...]) -> str:
+    """Degree and place, as they follow "is present"."""
     f = found[0]
     match f.label:
         case "support devices":
-            names = join([device(x) for x in found])
-            return (f"support devices are seen: {names}", f"there are support devices: {names}")[variant]
+            return f": {join([device(x) for x in found])}"
         case "fracture":
-            texts = (
-                f"a displaced {f.side} rib fracture is seen",
-                f"there is a displaced {f.side} rib fracture",
-            )
+            return f", displaced, on the {f.side}"
         case "enlarged cardiomediastinum":
-            wide = "wide" if f.level < 3 else "very wide"
-            texts = (
-                f"the cardiomediastinum is enlarged, {wide} above",
-                "there is an enlarged cardiomediastinum",
-            )
+            return ", wide above" if f.level < 3 else ", very wide above"
         case "cardiomegaly":
-            texts = (f"the heart is enlarged, {degree(f)} cardiomegaly", f"there is {degree(f)} cardiomegaly")
+            return f", {degree(f)}"
         case "consolidation":
-            texts = (
-                f"a {degree(f)} consolidation is seen in the {lobe(f)}",
-                f"there is a {degree(f)} consolidation in the {lobe(f)}",
-            )
+            return f", {degree(f)}, in the {lobe(f)}"
         case "atelectasis":
-            base = "at both lung bases" if f.side == "both" else f"at the {f.side} lung base"
-            texts = (f"{degree(f)} atelectasis is seen {base}", f"there is {degree(f)} atelectasis {base}")
+            return f", {degree(f)}, at {'both lung bases' if f.side == 'both' else f'the {f.side} lung base'}"
         case "edema":
-            texts = (
-                f"{degree(f)} pulmonary edema is seen in both lungs",
-                f"there is {degree(f)} pulmonary edema in both lungs",
-            )
+            return f", {degree(f)}, in both lungs"
         case "lung lesion":
-            texts = (
-                f"a round lung lesion is seen in the {zone(f)}",
-                f"there is a lung lesion in the {zone(f)}",
-            )
+            return f", round, in the {zone(f)}"
         case "lung opacity":
-            texts = (
-                f"a hazy lung opacity is seen in the {zone(f)}",
-                f"there is a lung opacity in the {zone(f)}",
-            )
+            return f", hazy, in the {zone(f)}"
         case _:
-            texts = _pleural(f)
-    return texts[variant]
-
-
-def _pleural(f: Finding) -> tuple[str, str]:
-    if f.side == "both":
-        return (
-            f"{degree(f)} {f.label}s are seen on both sides",
-            f"there are {degree(f)} {f.label}s on both sides",
-        )
-    return (f"a {degree(f)} {f.side} {f.label} is seen", f"there is a {degree(f)} {f.side} {f.label}")
+            return f", {degree(f)}, on {'both sides' if f.side == 'both' else f'the {f.side}'}"
 
 
 def compare(
