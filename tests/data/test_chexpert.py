@@ -66,7 +66,8 @@ def test_chexpert_leaves_nothing_out_in_silence(tmp_path: Path) -> None:
         "train.csv: train/patient00001/study1": "no image",
         "train.csv: train/patient00002/study1": "Edema is '2', none of 1, 0, -1 and blank",
     }
-    assert {record: rejected[record] for record in reasons} == reasons and len(rejected) == 4
+    assert rejected.pop("train.csv: ").startswith("not of the form train/patient")
+    assert rejected == reasons
     with pytest.raises(SourceError, match=r"train.csv\[.gz\], valid.csv\[.gz\]"):
         chexpert.read(tmp_path / "train", reject=pytest.fail)
     table(tmp_path / "valid.csv", [name for name in HEADER if name != "Edema"], [])

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from chestx_jax.data.questions import build_questions
 from chestx_jax.data.sources import SourceError, tasks_of
-from chestx_jax.data.sources.rsna import CLASSES, IMAGES, TABLE, read
+from chestx_jax.data.sources.rsna import CLASSES, IMAGES, MAPPING, TABLE, read
 from tests.data.layouts import collect, dicom, table
 
 BOX = ["264.0", "152.0", "213.0", "379.0"]
@@ -29,9 +30,9 @@ def test_boxes_become_one_label_an_image(tmp_path: Path, shared_data: Path) -> N
     studies, rejected = collect(read, root)
     assert rejected == {}
     assert [(s.id, s.patient, s.split, s.labels["pneumonia"], s.labels["no finding"]) for s in studies] == [
-        ("a", "a", None, 1, 0),
-        ("b", "b", None, 0, 1),
-        ("c", "c", None, 0, 0),
+        ("a", None, None, 1, 0),
+        ("b", None, None, 0, 1),
+        ("c", None, None, 0, 0),
     ]
     questions = [
         q for study in studies for q in build_questions(study, tasks_of("rsna", ["binary", "anomaly"]))
@@ -40,6 +41,25 @@ def test_boxes_become_one_label_an_image(tmp_path: Path, shared_data: Path) -> N
         ("Does this chest X-ray show pneumonia? Options:\nA) Yes\nB) No", answer, ())
         for answer in ("Yes", "No", "No")
     ]
+
+
+def test_the_mapping_to_nih_tells_the_patients(tmp_path: Path) -> None:
+    root = layout(
+        tmp_path, [[name, "", "", "", "", "0"] for name in "abc"], [[name, "Normal"] for name in "abc"]
+    )
+    for name in "abc":
+        dicom(root / IMAGES / f"{name}.dcm", name)
+    known = [
+        {"subset_img_id": "a", "img_id": "00000007_001.png"},
+        {"subset_img_id": "b", "img_id": "00000007_002.png"},
+    ]
+    (root / MAPPING).write_text(json.dumps(known))
+    studies, rejected = collect(read, root)
+    assert [study.patient for study in studies] == ["00000007", "00000007"]
+    assert rejected == {f"{TABLE}: c": f"not in {MAPPING}"}
+    (root / MAPPING).write_text("[1]")
+    with pytest.raises(SourceError, match=f"{MAPPING}: not a list of objects"):
+        read(root, reject=pytest.fail)
 
 
 def test_nothing_is_left_out_in_silence(tmp_path: Path) -> None:

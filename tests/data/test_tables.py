@@ -1,13 +1,16 @@
 import gzip
+import random
 from pathlib import Path
 
 import pytest
 
+from chestx_jax.data.questions import build_questions
+from chestx_jax.data.schema import Study
 from chestx_jax.data.sources import Rejected, Request, SourceError, columns_of_flags, read_studies, tasks_of
 from chestx_jax.data.sources.image_files import problem_of
 from chestx_jax.data.sources.label_columns import labels_of
 from chestx_jax.data.sources.tables import find_table, rows
-from tests.data.layouts import dicom, picture, table
+from tests.data.layouts import LABEL_COLUMNS, dicom, picture, table
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
@@ -79,6 +82,13 @@ def test_real_dicom_files_pass(shared_data: Path) -> None:
 )
 def test_label_columns(row: dict[str, str], labels: dict[str, int | None]) -> None:
     assert labels_of(row) == labels
+
+
+def test_labels_of_any_row_make_questions() -> None:
+    rng = random.Random(0)
+    for number in range(300):
+        row = {column: rng.choice(("", "", "0.0", "1.0", "-1.0")) for column in LABEL_COLUMNS}
+        build_questions(Study(str(number), "mimic_cxr", (Path("a.jpg"),), labels=labels_of(row)))
 
 
 def test_an_unknown_label_value_is_told_with_its_column() -> None:

@@ -76,8 +76,11 @@ def _studies(root: Path, tables: list[_Table], reject: Reject) -> Iterator[Study
             else:
                 paths = [_find(places, view) for view in views[folder]]
             record = f"{table.path.name}: {folder}"
+            if folder.count("/") != 2:
+                reject(Rejected(record, "not of the form train/patient00001/study1"))
+                continue
+            patient, study = folder.split("/")[1:]
             try:
-                patient, study = folder.split("/")[-2:]
                 labels = labels_of(row)
             except ValueError as error:
                 reject(Rejected(record, str(error)))

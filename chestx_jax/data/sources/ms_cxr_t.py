@@ -25,7 +25,7 @@ _COLUMNS = {f"{label.replace(' ', '_')}_progression": label for label in TEMPORA
 
 
 def read(root: Path, *, reject: Reject) -> Iterator[Study]:
-    """Every row with a progression whose two images and current report are there.
+    """Every row with a progression whose two images and two reports are there.
 
     Rejected: a row without them, with an unknown progression or none, or with an image that MIMIC-CXR-JPG's
     metadata does not know.
