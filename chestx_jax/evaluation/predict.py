@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from chestx_jax.data.example import Bucket
-from chestx_jax.data.pipeline import Batch, Source, ordered_batches
+from chestx_jax.data.pipeline import Source, ordered_batches
 from chestx_jax.data.processor import Processor
 from chestx_jax.data.schema import Sample
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import batch_sharding
-from chestx_jax.rollout import generate
-
-BUCKET_STEP = 64  # prompts are padded to a multiple of this many tokens: few programs, little padding
+from chestx_jax.rollout import Completion, Engine, Sampling, prompt_buckets
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,7 @@ def predict(
       PipelineError: a sample that cannot be read; names file, sample and field.
     """
     source = Source(name="samples", samples=samples, mode=decoding.mode)
+    engine = Engine(processor, mesh, decoding.max_new_tokens, Sampling(decoding.temperature))
     number = {sample.id: i for i, sample in enumerate(samples)}
     prompts = ordered_batches(
         source,
@@ -67,50 +63,27 @@ def predict(
     )
     for batch in prompts:
         began = time.monotonic()
-        rows = np.array([number[id] for id in batch.ids], np.int32)
-        generated = _generate(model, processor, batch, rows, decoding, mesh)
-        yield _rows(generated, batch, processor, time.monotonic() - began)
+        numbers = np.array([number[id] for id in batch.ids])
+        completions = engine.complete(model, batch, jax.random.key(decoding.seed), numbers)
+        yield _rows(completions, time.monotonic() - began)
 
 
-def prompt_buckets(processor: Processor, samples: Sequence[Sample], mode: str) -> tuple[Bucket, ...]:
-    """The few static shapes that these prompts need."""
-    lengths = processor.lengths(samples, mode=mode, target=False)
-    rounded = -(-lengths[:, 0] // BUCKET_STEP) * BUCKET_STEP
-    return tuple(
-        Bucket(int(tokens), int(patches)) for tokens, patches in set(zip(rounded, lengths[:, 1], strict=True))
-    )
-
-
-def _generate(
-    model: Qwen2VL, processor: Processor, batch: Batch, rows: np.ndarray, decoding: Decoding, mesh: Mesh
-) -> Any:
-    filling = len(batch.row_mask) - len(rows)
-    arrays = jax.device_put(batch.arrays, batch_sharding(mesh))
-    return generate(
-        model,
-        arrays,
-        max_new_tokens=decoding.max_new_tokens,
-        eos_ids=processor.eos_ids,
-        forbidden_ids=processor.forbidden_ids(model.config.vocab_size),
-        temperature=decoding.temperature,
-        key=jax.random.key(decoding.seed),
-        row_ids=jnp.asarray(np.pad(rows, (0, filling), mode="edge")),
-    )
-
-
-def _rows(generated: Any, batch: Batch, processor: Processor, seconds: float) -> list[dict[str, Any]]:
-    tokens, mask, logprobs = (np.asarray(x) for x in jax.device_get(generated))
-    rows = []
-    for i, sample in enumerate(batch.samples):
-        own = tokens[i][mask[i]]
-        rows.append(
-            {
-                "id": sample.id,
-                "prediction": processor.decode(own),
-                "tokens": len(own),
-                "log_probability": float(logprobs[i][mask[i]].sum()),
-                "finished": bool(len(own)) and int(own[-1]) in processor.eos_ids,
-                "seconds": round(seconds / len(batch.samples), 4),
-            }
+def _rows(completions: Completion, seconds: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": sample.id,
+            "prediction": text,
+            "tokens": int(length),
+            "log_probability": float(total),
+            "finished": bool(ended),
+            "seconds": round(seconds / len(completions), 4),
+        }
+        for sample, text, length, total, ended in zip(
+            completions.samples,
+            completions.texts,
+            completions.lengths,
+            completions.logprobs.sum(axis=1),
+            completions.ended,
+            strict=True,
         )
-    return rows
+    ]

@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from chestx_jax.models.partitioning import constrain_batch
+from chestx_jax.models.partitioning import BATCH_AXES, constrain_batch
 from chestx_jax.models.qwen2_vl import KVCache, Qwen2VL
 from chestx_jax.rollout.sampling import Sampling, sample
+
+GREEDY = Sampling()
 
 
 class Generated(NamedTuple):
@@ -35,8 +38,7 @@ def generate(
     *,
     max_new_tokens: int,
     eos_ids: tuple[int, ...],
-    forbidden_ids: tuple[int, ...] = (),
-    temperature: float = 0.0,
+    sampling: Sampling = GREEDY,
     key: Key[Array, ""] | None = None,
     row_ids: Int[Array, " B"] | None = None,
     group_size: int = 1,
@@ -51,8 +53,7 @@ def generate(
       model: reads the prompts; its weights are an argument of the program, not part of it.
       batch: one sample a row, padded left or right (see `Qwen2VL`).
       eos_ids: a row ends with the first of these that it draws.
-      forbidden_ids: never drawn, greedy or not.
-      temperature: 0 takes the likeliest token.
+      sampling: how tokens are drawn.
       key: needed when temperature > 0. Row r draws from `fold_in(key, row_ids[r])`, so a row's tokens do not
         depend on the rows beside it.
       row_ids: one number a row of the result, 0, 1, 2.. when absent; give the global ones when a set of
@@ -62,7 +63,6 @@ def generate(
     Raises:
       ValueError: an argument is out of range, or temperature > 0 comes without a key.
     """
-    sampling = Sampling(temperature=float(temperature), forbidden_ids=tuple(forbidden_ids))
     rows = batch["tokens"].shape[0] * group_size
     if max_new_tokens < 1 or group_size < 1:
         raise ValueError(f"max_new_tokens {max_new_tokens} and group_size {group_size} must be at least 1")
@@ -97,7 +97,8 @@ def _generate(
     row_keys = jax.vmap(partial(jax.random.fold_in, key))(row_ids)
     # the last token drawn is never read back: it needs no slot
     logits, cache = model.prefill(batch, capacity=batch["tokens"].shape[1] + max_new_tokens - 1)
-    logits, cache = constrain_batch(jnp.repeat(logits, group_size, axis=0)), cache.repeat(group_size)
+    logits = constrain_batch(jnp.repeat(logits, group_size, axis=0))
+    cache = _constrain_cache(cache.repeat(group_size))
     rows = logits.shape[0]
 
     def draw(logits: Array, loop: _Loop) -> _Loop:
@@ -121,5 +122,16 @@ def _generate(
     fill = eos_ids[0] if eos_ids else 0
     shape = (rows, max_new_tokens)
     blank = Generated(jnp.full(shape, fill, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
+    blank = jax.tree.map(constrain_batch, blank)
     start = _Loop(jnp.asarray(0), jnp.zeros(rows, bool), cache, blank)
     return jax.lax.while_loop(unfinished, step, draw(logits, start)).out
+
+
+def _constrain_cache(cache: KVCache) -> KVCache:
+    """Rows over the batch axes of the mesh; the heads as the keys' and values' kernels are cut."""
+    axes = tuple(name for name in BATCH_AXES if name in jax.sharding.get_abstract_mesh().axis_names)
+    if not axes:
+        return cache
+    spec = PartitionSpec(None, axes, PartitionSpec.UNCONSTRAINED, None, None)
+    k, v = (jax.lax.with_sharding_constraint(x, spec) for x in (cache.k, cache.v))
+    return cache._replace(k=k, v=v, segments=constrain_batch(cache.segments))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from chestx_jax.models.qwen2_vl import Qwen2VLConfig
-from chestx_jax.rollout import generate
+from chestx_jax.rollout import Sampling, generate
 from tests.models import cases
 
 torch = pytest.importorskip("torch")
@@ -55,7 +55,7 @@ def test_greedy_tokens(case):
         cases.make_batch(case),
         max_new_tokens=NEW_TOKENS,
         eos_ids=(),
-        forbidden_ids=(case.config.image_token_id, case.config.video_token_id),
+        sampling=Sampling(forbidden_ids=(case.config.image_token_id, case.config.video_token_id)),
     )
     for row, tokens in zip(cases.unpadded_rows(case), np.asarray(out.tokens), strict=True):
         np.testing.assert_array_equal(tokens, reference.torch_greedy(theirs, row, NEW_TOKENS))

@@ -77,8 +77,7 @@ def test_forbidden_tokens_are_never_drawn(model, right, temperature):
         right,
         max_new_tokens=N,
         eos_ids=(),
-        forbidden_ids=forbidden,
-        temperature=temperature,
+        sampling=Sampling(temperature, forbidden),
         key=jax.random.key(1),
     )
     assert set(np.asarray(out.tokens).ravel().tolist()) <= allowed
@@ -86,7 +85,7 @@ def test_forbidden_tokens_are_never_drawn(model, right, temperature):
 
 
 def test_rows_do_not_depend_on_their_neighbours(model, right):
-    options = dict(max_new_tokens=N, eos_ids=(), temperature=1.0, key=jax.random.key(2))
+    options = dict(max_new_tokens=N, eos_ids=(), sampling=Sampling(1.0), key=jax.random.key(2))
     whole = generate(model, right, **options)
     for start in (0, 2):
         part = {name: value[start : start + 2] for name, value in right.items()}
@@ -96,7 +95,7 @@ def test_rows_do_not_depend_on_their_neighbours(model, right):
 
 
 def test_a_group_equals_repeated_prompts(model, right):
-    options = dict(max_new_tokens=N, eos_ids=(1,), temperature=1.0, key=jax.random.key(3))
+    options = dict(max_new_tokens=N, eos_ids=(1,), sampling=Sampling(1.0), key=jax.random.key(3))
     grouped = generate(model, right, group_size=3, **options)
     repeated = generate(model, {k: np.repeat(v, 3, axis=0) for k, v in right.items()}, **options)
     np.testing.assert_array_equal(grouped.tokens, repeated.tokens)
@@ -113,8 +112,7 @@ def test_logprobs_are_those_of_a_teacher_forced_pass(model):
         prompt,
         max_new_tokens=N,
         eos_ids=(),
-        forbidden_ids=(4, 5),
-        temperature=0.7,
+        sampling=Sampling(0.7, (4, 5)),
         key=jax.random.key(4),
     )
     tokens = np.asarray(out.tokens)[0]
@@ -139,9 +137,7 @@ def test_frequencies_follow_the_distribution():
 def test_settings_that_make_no_sense_are_errors(model, right):
     options = dict(max_new_tokens=2, eos_ids=())
     with pytest.raises(ValueError, match="key"):
-        generate(model, right, temperature=1.0, **options)
-    with pytest.raises(ValueError, match="temperature"):
-        generate(model, right, temperature=-1.0, **options)
+        generate(model, right, sampling=Sampling(1.0), **options)
     with pytest.raises(ValueError, match="row_ids"):
         generate(model, right, row_ids=jnp.arange(3), **options)
     with pytest.raises(ValueError, match="group_size"):
@@ -149,7 +145,7 @@ def test_settings_that_make_no_sense_are_errors(model, right):
 
 
 def test_new_weights_and_keys_do_not_compile_again(model, right):
-    options = dict(max_new_tokens=2, eos_ids=(), temperature=1.0)
+    options = dict(max_new_tokens=2, eos_ids=(), sampling=Sampling(1.0))
     generate(model, right, key=jax.random.key(0), **options)
     compiled = _generate._cache_size()
     other = cases.build(CASE.config, cases.numpy_weights(CASE.config, seed=1))
