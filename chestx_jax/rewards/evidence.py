@@ -83,11 +83,11 @@ class Evidence:
     conclusion: Conclusion | None
 
 
-def weigh(reading: Reading, reference: Reference) -> Evidence:
-    """Holds a text that has been read against its reference."""
+def weigh(reading: Reading, reference: Reference, hedged: frozenset[Key] = frozenset()) -> Evidence:
+    """Holds a text that has been read against its reference. `hedged` claims count as unmentioned."""
     answered = reference.answered(reading.answer)
     broken = _broken(reading, reference, answered)
-    verdicts = _verdicts(reading, reference, broken)
+    verdicts = _verdicts(reading, reference, broken, hedged)
     conclusion = None
     if reference.answer is not None:
         denied = any(finding in answered for finding in broken.values())
@@ -103,15 +103,42 @@ def weigh(reading: Reading, reference: Reference) -> Evidence:
     )
 
 
+def hedges(reading: Reading, reference: Reference) -> frozenset[Key]:
+    """Denials of what the text also affirms, however certain and of whatever degree, on sides that are not
+    opposed: "possible edema .. no edema", "edema .. edema is unlikely", "edema .. no large edema".
+
+    Honest texts do so too ("opacity at the base .. no opacity elsewhere"), so it is for rewards, where a text
+    that is right whatever is true would be learned; denials that the gold reasoning joins are left alone."""
+    affirmed: dict[str, list[Finding]] = {}
+    for mention in reading.mentions:
+        if mention.finding.polarity == "present":
+            affirmed.setdefault(mention.finding.concept, []).append(mention.finding)
+    return frozenset(
+        denial.key
+        for denial in reading.mentions
+        if denial.finding.polarity == "absent"
+        for other in affirmed.get(denial.finding.concept, ())
+        if {denial.finding.laterality, other.laterality} != {"left", "right"}
+        and not _both_gold(other, denial.finding, reference)
+    )
+
+
 def _broken(reading: Reading, reference: Reference, answered: Sequence[Finding]) -> dict[Key, Finding]:
     """Claims that the text contradicts itself on, each with its other half; pairs that the gold reasoning
     asserts both are left alone."""
     broken: dict[Key, Finding] = {}
     for one, two in contradictions([*answered, *(mention.finding for mention in reading.mentions)]):
-        keys = [(half.concept, half.polarity, half.laterality) for half in (one, two)]
-        if not all(key in reference.gold.keys for key in keys):
-            broken |= {keys[0]: two, keys[1]: one}
+        if not _both_gold(one, two, reference):
+            broken |= {_key(one): two, _key(two): one}
     return broken
+
+
+def _both_gold(one: Finding, two: Finding, reference: Reference) -> bool:
+    return _key(one) in reference.gold.keys and _key(two) in reference.gold.keys
+
+
+def _key(finding: Finding) -> Key:
+    return finding.concept, finding.polarity, finding.laterality
 
 
 def _affirms_another(reading: Reading, reference: Reference, answered: Sequence[Finding]) -> bool:
@@ -127,7 +154,7 @@ def _affirms_another(reading: Reading, reference: Reference, answered: Sequence[
 
 
 def _verdicts(
-    reading: Reading, reference: Reference, broken: dict[Key, Finding]
+    reading: Reading, reference: Reference, broken: dict[Key, Finding], hedged: frozenset[Key]
 ) -> dict[Key, tuple[Finding, Verdict]]:
     """Each claim with the verdict of its mentions: contradicted if one of them is, else the best."""
     verdicts = {}
@@ -136,6 +163,9 @@ def _verdicts(
             witness = broken[key]
             verdict = Verdict("contradicted", 0.0, "prediction", "conflict", True, witness)
             verdicts[key] = (mentions[0].finding, verdict)
+            continue
+        if key in hedged:
+            verdicts[key] = (mentions[0].finding, Verdict("unmentioned", on_topic=True))
             continue
         judged = [(mention.finding, reference.verdict(mention.finding)) for mention in mentions]
         worst = next((one for one in judged if one[1].verdict == "contradicted"), None)

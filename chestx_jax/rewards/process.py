@@ -5,10 +5,13 @@ this is a documented one. It is the F1 of the claims of the reasoning, each (con
 against the gold steps and the report (`evidence`, `Reference`):
 
 * Precision of a polarity, affirmed or denied: (credit of its claims - `CONTRADICTION` for each contradicted
-  one) / (its claims + `IDLE` / 2 for each idle step), at least 0. A claim is borne out by gold steps, report
+  one) / (its claims, or `BREVITY` of the gold claims on topic where these are more, + `IDLE` / 2 for each
+  idle step), at least 0. A claim is borne out by gold steps, report
   or question with the credit of `reference.CREDIT`. Contradicted and unmentioned claims earn nothing and
   count. So do normals beside the topic: what the question does not ask for earns nothing, unless the gold
   reasoning affirms nothing at all; those that the gold reasoning states are left out.
+* Who affirms a finding and denies it as well, hedged or by degree ("possible edema .. no edema", "edema .. no
+  large edema"), earns nothing for the denial (`evidence.hedges`); outright, nothing for either.
 * Idle are steps that claim nothing, only plan, or repeat: they cost, so length cannot pay. A step of the gold
   reasoning word for word is not idle, the first time.
 * Recall of a polarity: credit of the gold claims on topic that the reasoning states / their number.
@@ -28,13 +31,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from chestx_jax.rewards.evidence import ClaimEvidence, Evidence, weigh
+from chestx_jax.rewards.evidence import ClaimEvidence, Evidence, hedges, weigh
 from chestx_jax.rewards.reading import Reading, read_text
 from chestx_jax.rewards.reference import Reference
 from chestx_jax.rewards.signature import Completion, StepReward, Stepwise, text_of
 
 CONTRADICTION = 0.25
 IDLE = 0.5
+BREVITY = 0.5
 """Tuned with `python -m benchmarks.rewards` on half of the reports, checked on the other half."""
 
 STEP_VALUES = {
@@ -86,7 +90,7 @@ def process_score(reading: Reading, reference: Reference) -> Stepwise:
     """
     if not reference.gold_claims:
         raise ValueError("the gold reasoning claims nothing on topic")
-    evidence = weigh(reading, reference)
+    evidence = weigh(reading, reference, hedges(reading, reference))
     steps = [StepReward(s.start, s.end, STEP_VALUES[s.verdict]) for s in evidence.sentences]
     return Stepwise(_f1(evidence), steps)
 
@@ -98,7 +102,7 @@ def _f1(evidence: Evidence) -> float:
         claims = [one for one in evidence.claims if one.finding.polarity == polarity and _counts(one)]
         recalled = [one.credit for one in evidence.gold if one.finding.polarity == polarity]
         if claims or recalled:
-            precisions.append(_precision(claims, idle))
+            precisions.append(_precision(claims, len(recalled), idle))
         if recalled:
             recalls.append(sum(recalled) / len(recalled))
     precision, recall = _power_mean(precisions), _power_mean(recalls)
@@ -111,12 +115,12 @@ def _counts(claim: ClaimEvidence) -> bool:
     return verdict.on_topic or verdict.verdict != "supported" or verdict.source != "gold"
 
 
-def _precision(claims: Sequence[ClaimEvidence], idle: int) -> float:
+def _precision(claims: Sequence[ClaimEvidence], gold: int, idle: int) -> float:
     if not claims:
         return 0.0
     earned = sum(one.verdict.credit for one in claims if one.verdict.on_topic)
     lost = CONTRADICTION * sum(one.verdict.verdict == "contradicted" for one in claims)
-    return max(0.0, earned - lost) / (len(claims) + IDLE / 2 * idle)
+    return max(0.0, earned - lost) / (max(len(claims), BREVITY * gold) + IDLE / 2 * idle)
 
 
 def _power_mean(values: Sequence[float]) -> float:

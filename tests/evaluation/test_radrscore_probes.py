@@ -26,6 +26,10 @@ LOWER = ("real output + filler", "real output twice")
 EQUAL = ("every option absent",)
 """Three of four options are absent indeed, and both models are often wrong: known to score like them."""
 
+FOOLED = ("every option hedged", "every option, none large")
+"""What is right whatever is true: honest texts hedge as well, and the score believes both halves. The process
+reward does not (`rewards.evidence.hedges`)."""
+
 
 @pytest.fixture(scope="module")
 def rows(shared_data: Path) -> dict[str, ProbeRow]:
@@ -34,7 +38,7 @@ def rows(shared_data: Path) -> dict[str, ProbeRow]:
 
 
 def test_every_probe_is_tried(rows: dict[str, ProbeRow]) -> None:
-    assert {*CLEAR, *LOWER, *EQUAL} == set(PROBES)
+    assert {*CLEAR, *LOWER, *EQUAL, *FOOLED} == set(PROBES)
     assert set(rows) == {"gold reasoning", "real output", *PROBES}
     assert rows["real output"].count > 600
 
@@ -62,4 +66,4 @@ def test_padding_never_pays(rows: dict[str, ProbeRow], name: str) -> None:
 
 def test_the_gold_reasoning_scores_highest(rows: dict[str, ProbeRow]) -> None:
     assert rows["gold reasoning"].score == pytest.approx(1)
-    assert max(row.score for name, row in rows.items() if name != "gold reasoning") < 0.5
+    assert max(row.score for name, row in rows.items() if name not in ("gold reasoning", *FOOLED)) < 0.5

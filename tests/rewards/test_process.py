@@ -95,6 +95,27 @@ def test_normals_earn_nothing_unless_asked_for() -> None:
     assert score(*GOLD, "There is no scoliosis.", reference=asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("affirmed", "denied"),
+    [
+        ("There may be a pneumothorax.", "No pneumothorax is seen."),
+        ("There is a pneumothorax.", "A pneumothorax is unlikely."),
+        ("There is a pneumothorax.", "There is no large pneumothorax."),
+    ],
+)
+def test_saying_both_earns_nothing(affirmed: str, denied: str) -> None:
+    both = score(EFFUSION, affirmed, denied)
+    assert both <= score(EFFUSION, affirmed) < score(EFFUSION)
+    assert both.steps[2].value < 0
+    asserted = Reference.of((EFFUSION, affirmed, denied), REPORT, OPTIONS, "A")
+    assert score(EFFUSION, affirmed, denied, reference=asserted) == 1  # the gold reasoning says both
+
+
+def test_brevity_is_no_way_to_precision() -> None:
+    many = Reference.of((EFFUSION, "Cardiomegaly.", "Scoliosis.", "A rib fracture."), REPORT, OPTIONS, "A")
+    assert score(EFFUSION, reference=many) == pytest.approx(f1(1 / 2, 1 / 4))
+
+
 def test_a_normal_chest_is_all_normals() -> None:
     normal = Reference.of(
         ("No pneumothorax.", "No effusion."), "Normal. No edema.", ("edema", "no finding"), "B"

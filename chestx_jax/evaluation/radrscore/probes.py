@@ -77,6 +77,17 @@ def _no_option(subject: Subject) -> Steps:
     return tuple(f"There is no {name}." for name in _offered(subject))
 
 
+def _hedged(subject: Subject) -> Steps:
+    """Right whatever is true, to a reader who takes each sentence alone."""
+    return tuple(text for name in _offered(subject) for text in (f"There is {name}.", f"{name} is unlikely."))
+
+
+def _degrees(subject: Subject) -> Steps:
+    """The same, by degree."""
+    pairs = ((f"There is {name}.", f"There is no large {name}.") for name in _offered(subject))
+    return tuple(text for pair in pairs for text in pair)
+
+
 def _true_sentence(subject: Subject) -> Steps:
     """The gold sentence with the fewest claims, one if possible."""
     counts = Counter(mention.sentence for mention in subject.reference.gold.mentions)
@@ -106,6 +117,8 @@ PROBES: Mapping[str, Callable[[Subject], Steps]] = {
     "real output + ten normals": lambda subject: subject.steps + NORMALS,
     "every option present": _every_option,
     "every option absent": _no_option,
+    "every option hedged": _hedged,
+    "every option, none large": _degrees,
     "generic filler": lambda subject: FILLER,
     "real output + filler": lambda subject: subject.steps + FILLER,
     "another sample's output": lambda subject: subject.other,
