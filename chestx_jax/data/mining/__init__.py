@@ -1,0 +1,5 @@
+"""Report -> reasoning: mined by rules or by a language model, verified step by step against the report."""
+
+from chestx_jax.data.mining.verification import Verification, verify
+
+__all__ = ["Verification", "verify"]
