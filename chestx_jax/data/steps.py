@@ -32,6 +32,11 @@ _TITLES = (
 _ABBREVIATIONS = frozenset((*_LATIN, *_TITLES))
 _NUMBER_ABBREVIATIONS = frozenset(("no", "nos", "vol", "p", "pp", "ch", "sec"))
 """Abbreviations only before a digit: "no. 3", but "the answer is no. The heart .."."""
+_LINE_END = re.compile(r"[.!?:;][\"'”’)\]*_]*$")
+_HASHES = re.compile(r"#{1,6}\s")
+_BULLET = re.compile(r"^(?:[-*•]+\s+|\(?\d{1,2}[.)]\s+)")
+_BOLD = re.compile(r"(\*\*|__)[^*_]+\1:?")
+_OPTION = re.compile(r"[(\"']?[A-Z]")
 _WORD = re.compile(r"[^\s(\[\"'“‘*_]+$")
 
 
@@ -69,17 +74,17 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
             joinable = True
         else:
             joinable = False
-        if stripped and re.search(r"[.!?:;][\"'”’)\]*_]*$", stripped):
+        if stripped and _LINE_END.search(stripped):
             joinable = False
         position = end + 1
     yield from spans
 
 
 def _is_heading(line: str) -> bool:
-    if re.match(r"#{1,6}\s", line) or not any(c.isalnum() for c in line):
+    if _HASHES.match(line) or not any(c.isalnum() for c in line):
         return True
-    bare = re.sub(r"^(?:[-*•]+\s+|\(?\d{1,2}[.)]\s+)", "", line)
-    if re.fullmatch(r"(\*\*|__)[^*_]+\1:?", bare):
+    bare = _BULLET.sub("", line)
+    if _BOLD.fullmatch(bare):
         return True
     return bare.rstrip("*_ ").endswith(":") and _END.search(bare) is None
 
@@ -107,7 +112,7 @@ def _ends_sentence(text: str, begin: int, match: re.Match[str], end: int) -> boo
     word = before.group().lower() if before else ""
     if _INLINE_MARKER.fullmatch(text[begin : match.start() + 1].strip(" *_")):
         return False  # "2." alone numbers the sentence that follows
-    if re.fullmatch(r"[(\"']?[A-Z]", text[begin : match.start()].strip(" *_")):
+    if _OPTION.fullmatch(text[begin : match.start()].strip(" *_")):
         return False  # "A. Yes": an option's letter, not a sentence
     if word in _ABBREVIATIONS:
         return False
