@@ -1,16 +1,20 @@
-"""Builds question files from a collection of radiographs and reports.
+"""Builds RadRBench-CXR from a collection of radiographs and reports: questions, reasoning, checks, data card.
 
 python -m launch.build_bench --source=openi --root=/data/openi --out=/data/bench
 python -m launch.build_bench --source=phantom --studies=2000 --image_size=112 --out=/data/phantom
 python -m launch.build_bench --source=folder --root=/data/ours --column=study=accession --column=report=text --out=..
+
+Run the same line again after an interruption: it goes on. docs/data.md says what comes out.
 """
 
+import os
 from pathlib import Path
 
 from absl import flags
 
-from chestx_jax.data.bench import BenchError, build_bench
-from chestx_jax.data.questions import QuestionError
+from chestx_jax.data.bench import MINERS, BenchError, Recipe, build_bench
+from chestx_jax.data.bench.tell import shortcut_table, summary
+from chestx_jax.data.questions import SAMPLINGS, QuestionError
 from chestx_jax.data.schema import TASKS, SampleError
 from chestx_jax.data.sources import (
     SOURCES,
@@ -30,6 +34,19 @@ _OUT = flags.DEFINE_string(
 )
 _TASKS = flags.DEFINE_multi_enum("task", list(TASKS), list(TASKS), "Questions to build; repeat for several.")
 _SEED = flags.DEFINE_integer("seed", 0, "Fixes every draw.")
+_SAMPLING = flags.DEFINE_enum(
+    "sampling",
+    "balanced",
+    sorted(SAMPLINGS),
+    "balanced: text alone gets no more than chance; published: counts and distractors of the paper's scripts; "
+    "everything: all questions.",
+)
+_MINER = flags.DEFINE_enum(
+    "miner", "rules", MINERS, "Where reasoning comes from, unless the source brings it."
+)
+_LONGEST_SIDE = flags.DEFINE_integer(
+    "longest_side", 512, "Images are stored at most so long; 0 leaves them where they are.", lower_bound=0
+)
 _COLUMNS = flags.DEFINE_multi_string(
     "column",
     [],
@@ -37,28 +54,34 @@ _COLUMNS = flags.DEFINE_multi_string(
 )
 _STUDIES = flags.DEFINE_integer("studies", 1000, "phantom: how many studies to make.", lower_bound=1)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 448, "phantom: side of the images in pixels.", lower_bound=1)
+_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Worker processes.", lower_bound=1)
 
 
 def main() -> None:
     """See the module's docstring."""
     out = Path(_OUT.value)
-    root = None if _ROOT.value is None else Path(_ROOT.value)
-    rejected: list[Rejected] = []
+    recipe = Recipe(
+        tasks=tuple(tasks_of(_SOURCE.value, _TASKS.value)),
+        seed=_SEED.value,
+        sampling=_SAMPLING.value,
+        miner=_MINER.value,
+        longest_side=_LONGEST_SIDE.value or None,
+    )
     request = Request(
-        root, out, _STUDIES.value, _SEED.value, _IMAGE_SIZE.value, columns_of_flags(_COLUMNS.value)
+        None if _ROOT.value is None else Path(_ROOT.value),
+        out,
+        _STUDIES.value,
+        _SEED.value,
+        _IMAGE_SIZE.value,
+        columns_of_flags(_COLUMNS.value),
+        _PROCESSES.value,
     )
+    rejected: list[Rejected] = []
     studies = read_studies(_SOURCE.value, request, rejected.append)
-    tasks = tasks_of(_SOURCE.value, _TASKS.value)
-    stats = build_bench(studies, out, tasks, _SEED.value, rejected=rejected)
-    print(f"{'task':<10}{'split':<12}{'samples':>9}{'reasoning':>11}  answers")
-    for task, splits in stats["tasks"].items():
-        for split, row in splits.items():
-            answers = " ".join(f"{letter}:{count}" for letter, count in row["answers"].items())
-            print(f"{task:<10}{split:<12}{row['samples']:>9}{row['with_reasoning']:>11}  {answers}")
-    print(
-        f"{stats['studies']} studies used, {stats['studies_without_question']} of them without a question, "
-        f"{stats['rejected']} records rejected; see {out / 'stats.json'}"
-    )
+    stats = build_bench(studies, out, recipe, rejected=rejected, processes=_PROCESSES.value)
+    print(summary(stats))
+    print(shortcut_table(stats))
+    print(f"the data card is {out / 'README.md'}, the numbers are in {out / 'stats.json'}")
 
 
 if __name__ == "__main__":

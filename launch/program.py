@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from absl import app
 from absl import logging as absl_logging
 
-from chestx_jax.training.loop import EXIT_PREEMPTED, Preempted
-
 log = logging.getLogger("chestx_jax")
 
 
@@ -26,6 +24,9 @@ def start(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> No
     def run(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"not a flag: {' '.join(argv[1:])}")
+        # here, so that the worker processes of a program, which import it, do not start JAX
+        from chestx_jax.training.loop import EXIT_PREEMPTED, Preempted
+
         _log_to_terminal()
         try:
             main()

@@ -2,11 +2,12 @@
 spot for models that are trained from scratch."""
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from chestx_jax.data.bench import build_bench
+from chestx_jax.data.bench import Recipe, build_bench
 from chestx_jax.data.chat import SUFFIX
 from chestx_jax.data.jsonl import read_samples
 from chestx_jax.data.schema import TASKS
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 PROCESSOR = "processor"
 VOCAB_SIZE = 1024
 IMAGE_SIZE = 256
+WORTH_PROCESSES = 200  # studies
 FRAME = (
     "system\nYou are a helpful assistant.",
     "user\n",
@@ -46,10 +48,18 @@ def build_small_bench(out: Path, *, source: str, root: Path | None, studies: int
     shutil.rmtree(partial, ignore_errors=True)
     log.info("building the %s bench in %s", source, out)
     rejected: list[Rejected] = []
-    request = Request(root, partial, studies, seed, IMAGE_SIZE)
-    build_bench(read_studies(source, request, rejected.append), partial, TASKS, seed, rejected=rejected)
+    processes = _processes(studies)
+    request = Request(root, partial, studies, seed, IMAGE_SIZE, processes=processes)
+    recipe = Recipe(seed=seed, sampling="everything")  # a question left out is a lesson lost
+    found = read_studies(source, request, rejected.append)
+    build_bench(found, partial, recipe, rejected=rejected, processes=processes)
     train_tokenizer(_texts(partial), VOCAB_SIZE, partial / PROCESSOR)
     partial.rename(out)
+
+
+def _processes(studies: int) -> int:
+    """All cores for a bench that takes longer to make than processes to start."""
+    return (os.cpu_count() or 1) if studies >= WORTH_PROCESSES else 1
 
 
 def _texts(bench: Path) -> Iterable[str]:

@@ -120,6 +120,27 @@ def accuracy(samples: Sequence[Sample], answers: Sequence[str]) -> float:
     return right / len(samples)
 
 
+def learned_accuracies(known: Sequence[Sample], asked: Sequence[Sample]) -> list[Shortcut]:
+    """What a reader who studied `known` gets right on `asked` without an image: no leaving out is needed.
+
+    By label: the answer that the same question proper most often had. By option: the option whose labels were
+    most often right when offered. Both fall back on the first option.
+    """
+    by_stem: dict[str, Counter[str]] = defaultdict(Counter)
+    for sample in known:
+        by_stem[_stem(sample)][sample.answer_text] += 1
+    priors = _Priors(known)
+    by_label, by_option = [], []
+    for sample in asked:
+        counts = by_stem[_stem(sample)]
+        offered = sample.options or tuple(counts) or ("",)
+        by_label.append(_answer(sample, max(offered, key=counts.__getitem__)))
+        values = priors.of(sample, leave_out=False)
+        by_option.append(LETTERS[values.index(max(values))] if values else by_label[-1])
+    named = (("learned label prior", by_label), ("learned option prior", by_option))
+    return [Shortcut(name, accuracy(asked, answers)) for name, answers in named]
+
+
 class _Priors:
     """How often each label was offered and was part of the right option."""
 
@@ -131,11 +152,12 @@ class _Priors:
                 self._offered.update(_parts(option))
             self._right.update(_parts(sample.answer_text))
 
-    def of(self, sample: Sample) -> list[float]:
-        """The value of each of the sample's options, the sample itself left out."""
+    def of(self, sample: Sample, *, leave_out: bool = True) -> list[float]:
+        """The value of each of the sample's options, the sample itself left out where it is among those
+        counted."""
         options = sample.options or ()
-        own: Counter[str] = Counter(part for option in options for part in _parts(option))
-        own_right = Counter(_parts(sample.answer_text))
+        own: Counter[str] = Counter(part for option in options for part in _parts(option) if leave_out)
+        own_right = Counter(_parts(sample.answer_text) if leave_out else ())
 
         def log_probability(part: str) -> float:
             right = self._right[part] - own_right[part] + 1 / len(options)

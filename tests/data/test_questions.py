@@ -1,4 +1,3 @@
-import random
 from collections import Counter
 from pathlib import Path
 
@@ -7,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chestx_jax.data.chat import split_steps
-from chestx_jax.data.questions import QuestionError, balance_binary, build_questions
+from chestx_jax.data.questions import QuestionError, build_questions
 from chestx_jax.data.schema import LABELS, TASKS, Sample, Study, check_sample
 
 IMAGES = (Path("frontal.png"), Path("lateral.png"))
@@ -178,25 +177,18 @@ def test_unknown_task() -> None:
         build_questions(study(ABSENT), ["triple"])
 
 
-def many(count: int) -> list[Sample]:
-    rng = random.Random(1)
-    studies = [
-        Study(str(i), "a", IMAGES, labels={"edema": int(rng.random() < 0.2), "fracture": 0})
-        for i in range(count)
-    ]
-    return [sample for s in studies for sample in build_questions(s, ["binary", "anomaly"])]
+def test_elected_questions_offer_the_options_they_were_given() -> None:
+    labels = ABSENT | {"edema": 1}
+    offered = ("fracture", "edema", "pneumonia", "no finding")
+    built = build_questions(study(labels), TASKS, 0, {"a-single-7": offered, "a-anomaly-7": None})
+    assert [sample.task for sample in built] == ["single", "anomaly"]
+    assert (built[0].options, built[0].answer, built[0].answer_text) == (offered, "B", "edema")
+    assert built[0].question.endswith("A) fracture\nB) edema\nC) pneumonia\nD) no finding")
+    assert build_questions(study(labels), TASKS, 0, {}) == []
 
 
-def test_balance_keeps_as_many_yes_as_no() -> None:
-    built = many(200)
-    kept = balance_binary(built)
-    counts = Counter((s.extra["label"], s.answer) for s in kept if s.task == "binary")
-    assert counts["edema", "A"] == counts["edema", "B"] == sum(s.answer == "A" for s in built if s.options)
-    assert counts["fracture", "B"] == 0  # nobody has one
-    assert [s for s in kept if s.task == "anomaly"] == [s for s in built if s.task == "anomaly"]
-    assert [s.id for s in kept] == [s.id for s in built if s in kept]
-
-
-def test_balance_changes_little_when_studies_are_added() -> None:
-    before, after = ({s.id for s in balance_binary(many(n)) if s.task == "binary"} for n in (200, 202))
-    assert len(before - after) <= 2
+def test_a_question_is_the_same_whatever_else_is_elected() -> None:
+    labels, steps = ABSENT | {"edema": 1}, ("The lungs are hazy.",)
+    built = build_questions(study(labels, reason_steps=steps))
+    last = built[-1]
+    assert build_questions(study(labels, reason_steps=steps), TASKS, 0, {last.id: None}) == [last]

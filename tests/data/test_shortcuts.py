@@ -5,6 +5,7 @@ from chestx_jax.data.shortcuts import (
     accuracy,
     chance,
     label_prior,
+    learned_accuracies,
     majority,
     option_order,
     option_prior,
@@ -78,3 +79,17 @@ def test_chance_is_guessing_among_the_options() -> None:
     samples = [binary("edema", "Yes"), sample("Which finding?", ("a", "b", "c", "d"), "a")]
     assert chance(samples) == 0.375
     assert chance([sample("Which findings are in this chest X-ray?", None, "edema")]) == 0.0
+
+
+def test_a_reader_who_studied_other_samples() -> None:
+    stem = "Which finding is in this chest X-ray?"
+    known = [sample(stem, ("fracture", "edema"), "edema")] * 3
+    asked = [sample(stem, ("edema", "fracture"), "edema"), sample(stem, ("edema", "fracture"), "fracture")]
+    learned = learned_accuracies(known, asked)
+    assert [(s.name, s.accuracy) for s in learned] == [
+        ("learned label prior", 0.5),
+        ("learned option prior", 0.5),
+    ]
+    assert learned_accuracies(known, asked[:1])[1].accuracy == 1.0
+    unseen = [binary("edema", "No"), sample("Which findings?", None, "edema")]
+    assert [s.accuracy for s in learned_accuracies(known, unseen)] == [0.0, 0.0]

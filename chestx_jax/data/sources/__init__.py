@@ -37,6 +37,7 @@ class Request:
       root: directory of the collection as it was downloaded; None for a source that makes its own studies.
       out: directory in which such a source puts its files.
       studies, seed, image_size: how many studies such a source makes, from which seed, in pixels a side.
+      processes: in how many processes such a source may work.
       columns: field -> column of a table whose columns the user names (source "folder").
     """
 
@@ -46,6 +47,7 @@ class Request:
     seed: int
     image_size: int
     columns: Mapping[str, str] = field(default_factory=dict)
+    processes: int = 1
 
 
 def read_studies(name: str, request: Request, reject: Reject) -> Iterator[Study]:
@@ -129,7 +131,11 @@ def _phantom(request: Request, reject: Reject) -> Iterator[Study]:
     if request.root is not None:
         raise SourceError("source 'phantom' makes its own studies and takes no root directory")
     return _module("phantom").studies(
-        request.studies, seed=request.seed, size=request.image_size, out=request.out
+        request.studies,
+        seed=request.seed,
+        size=request.image_size,
+        out=request.out,
+        processes=request.processes,
     )
 
 

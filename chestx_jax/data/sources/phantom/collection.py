@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from chestx_jax.data.pool import ordered_map
 from chestx_jax.data.schema import Study
 from chestx_jax.data.sources.phantom import reasoning, report
 from chestx_jax.data.sources.phantom.render import SIZE, render
@@ -21,6 +23,7 @@ from chestx_jax.data.sources.phantom.scene import (
 )
 
 SOURCE = "phantom"
+_BATCH = 16  # studies that go to a process at a time
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def phantom(seed: int, index: int) -> PhantomStudy:
     )
 
 
-def studies(n: int, *, seed: int = 0, size: int = SIZE, out: Path | None = None) -> Iterator[Study]:
+def studies(
+    n: int, *, seed: int = 0, size: int = SIZE, out: Path | None = None, processes: int = 1
+) -> Iterator[Study]:
     """Yield `n` phantom studies of collection `seed`.
 
     Args:
@@ -79,6 +84,7 @@ def studies(n: int, *, seed: int = 0, size: int = SIZE, out: Path | None = None)
         seed: which collection.
         size: image side in pixels.
         out: where images/<id>.png (8-bit grey) go; None draws nothing, and the studies' paths are relative.
+        processes: in how many processes to draw; they change nothing in the result.
 
     Yields:
         Studies with a label 0/1 for every phantom label and `reason_steps`, one sentence a label in the order
@@ -87,8 +93,13 @@ def studies(n: int, *, seed: int = 0, size: int = SIZE, out: Path | None = None)
         prior, `comparison_steps` (temporal label -> sentence on the change), which `reason_steps` leaves out
         because they are true only beside the prior's picture.
     """
-    for index in range(n):
-        yield phantom(seed, index).study(out, size=size)
+    batches = [range(start, min(start + _BATCH, n)) for start in range(0, n, _BATCH)]
+    for drawn in ordered_map(partial(_draw, seed=seed, size=size, out=out), batches, processes):
+        yield from drawn
+
+
+def _draw(indices: range, seed: int, size: int, out: Path | None) -> list[Study]:
+    return [phantom(seed, index).study(out, size=size) for index in indices]
 
 
 def _study(
