@@ -2,7 +2,14 @@
 
 import pytest
 
-from chestx_jax.radiology import Agreement, assertions, contradictions, extract_findings, match_findings
+from chestx_jax.radiology import (
+    Agreement,
+    assertions,
+    contradictions,
+    extract_findings,
+    match_findings,
+    relation,
+)
 
 
 def compare(pred: str, gold: str) -> Agreement:
@@ -79,3 +86,22 @@ def test_nothing_said_scores_nothing() -> None:
 )
 def test_contradictions(text: str, count: int) -> None:
     assert len(contradictions(extract_findings(text))) == count
+
+
+@pytest.mark.parametrize(
+    ("pred", "gold", "expected"),
+    [
+        ("left effusion", "left effusion", "same"),
+        ("effusion", "left effusion", "side"),
+        ("consolidation", "lung opacity", "kin"),
+        ("right effusion", "left effusion", "conflict"),
+        ("no effusion", "left effusion", "conflict"),
+        ("effusion", "scoliosis", None),
+    ],
+)
+def test_relation_is_agreement_of_two(pred: str, gold: str, expected: str | None) -> None:
+    (one,), (two,) = extract_findings(pred), extract_findings(gold)
+    agreement = match_findings((one,), (two,))
+    rules = [match.rule for match in agreement.pairs]
+    rules += ["entailed"] * len(agreement.entailed) + ["conflict"] * len(agreement.conflicts)
+    assert relation(one, two) == expected == (rules[0] if rules else None)
