@@ -96,9 +96,7 @@ def _generate(
 ) -> Generated:
     row_keys = jax.vmap(partial(jax.random.fold_in, key))(row_ids)
     # the last token drawn is never read back: it needs no slot
-    logits, cache = model.prefill(batch, capacity=batch["tokens"].shape[1] + max_new_tokens - 1)
-    logits = constrain_batch(jnp.repeat(logits, group_size, axis=0))
-    cache = _constrain_cache(cache.repeat(group_size))
+    logits, cache = prefilled(model, batch, group_size, batch["tokens"].shape[1] + max_new_tokens - 1)
     rows = logits.shape[0]
 
     def draw(logits: Array, loop: _Loop) -> _Loop:
@@ -125,6 +123,15 @@ def _generate(
     blank = jax.tree.map(constrain_batch, blank)
     start = _Loop(jnp.asarray(0), jnp.zeros(rows, bool), cache, blank)
     return jax.lax.while_loop(unfinished, step, draw(logits, start)).out
+
+
+def prefilled(
+    model: Qwen2VL, batch: Mapping[str, Array], group_size: int, capacity: int
+) -> tuple[Float[Array, "R V"], KVCache]:
+    """Reads each prompt once; logits of the next token and cache of every row of its group."""
+    logits, cache = model.prefill(batch, capacity)
+    logits = constrain_batch(jnp.repeat(logits, group_size, axis=0))
+    return logits, _constrain_cache(cache.repeat(group_size))
 
 
 def _constrain_cache(cache: KVCache) -> KVCache:
