@@ -47,6 +47,9 @@ _MINER = flags.DEFINE_enum(
 _LONGEST_SIDE = flags.DEFINE_integer(
     "longest_side", 512, "Images are stored at most so long; 0 leaves them where they are.", lower_bound=0
 )
+_RECORDS = flags.DEFINE_bool(
+    "records", False, "Also write TFDS ArrayRecord files, OUT/radrbench/<source>_<task> (the data extra)."
+)
 _COLUMNS = flags.DEFINE_multi_string(
     "column",
     [],
@@ -79,6 +82,10 @@ def main() -> None:
     rejected: list[Rejected] = []
     studies = read_studies(_SOURCE.value, request, rejected.append)
     stats = build_bench(studies, out, recipe, rejected=rejected, processes=_PROCESSES.value)
+    if _RECORDS.value:
+        from chestx_jax.data.radrbench import write_records
+
+        write_records(out, _SOURCE.value, recipe.tasks)
     print(summary(stats))
     print(shortcut_table(stats))
     print(f"the data card is {out / 'README.md'}, the numbers are in {out / 'stats.json'}")

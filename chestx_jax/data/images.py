@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pydicom
 from jaxtyping import Float, Int, Num, UInt8
 from PIL import Image, ImageFile, UnidentifiedImageError
 from pydicom.pixels import apply_rescale
+
+from chestx_jax.data.records import is_record_image, record_image
 
 SIZE = 448
 """The paper's side length in pixels."""
@@ -34,17 +37,25 @@ def load_image(path: str | os.PathLike[str], size: int = SIZE) -> UInt8[np.ndarr
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """One picture at its own size, mode "L" or "RGB". What it is is read from its bytes, not from its name.
+    The path may lead into an ArrayRecord file (`records`).
 
     Transparency is dropped. Grey values of more than 8 bits (PNG, TIFF) are stretched from their least and
     greatest value to 0..255, since collections publish 10 to 16 bits in 16-bit files without saying which.
     DICOM: `grey_of`.
     """
     path = Path(path)
+    content: Path | BytesIO = path
     try:
-        with open(path, "rb") as file:
-            head = file.read(132)
+        if is_record_image(path):
+            content = BytesIO(record_image(path))
+            head = content.getvalue()[:132]
+        else:
+            with open(path, "rb") as file:
+                head = file.read(132)
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (IndexError, KeyError, ValueError) as error:
+        raise ImageError(f"{path}: no image in a record: {error}") from error
     if not head:
         raise ImageError(f"{path}: the file is empty")
     if head[128:] == b"DICM":
@@ -52,7 +63,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError(f"{path}: PIL's LOAD_TRUNCATED_IMAGES is on, a broken file would pass for a picture")
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
+        with warnings.catch_warnings(), Image.open(content) as picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture.load()
             return _eight_bits(picture)
