@@ -1,0 +1,127 @@
+"""What a report says that can be told as an observation: its findings, each once, the more exact one kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from chestx_jax.data.mining.sources import (
+    ALIKE,
+    Book,
+    answer_findings,
+    check_claim,
+    report_findings,
+)
+from chestx_jax.data.schema import Sample
+from chestx_jax.radiology import Finding, load, relation
+
+WHOLE_FILM = ("abnormality", "acute cardiopulmonary process")
+"""Concepts that are only denied: that "an abnormality" is there tells nothing."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A finding that can be told. `many`: the text names it in the plural."""
+
+    finding: Finding
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one image: affirmed and denied findings that do not contradict each other.
+
+    Attributes:
+      denied: without those that an affirmed finding or the answer contradicts.
+      books: the report and the answer, to hold further claims against.
+    """
+
+    affirmed: tuple[Fact, ...]
+    denied: tuple[Finding, ...]
+    books: tuple[Book, ...]
+
+    @classmethod
+    def of(cls, sample: Sample) -> Facts:
+        """The facts of a sample: of its report, held against its answer."""
+        affirmed, denied = told(sample.report)
+        books = (("report", report_findings(sample.report)), ("answer", answer_findings(sample)))
+        return cls(affirmed, tuple(one for one in denied if deniable(one, books)), books)
+
+    def bearing_out(self, wanted: Finding) -> list[Fact]:
+        """The affirmed facts that say what `wanted` says, the closest first."""
+        ranked = [
+            (rank, fact) for fact in self.affirmed if (rank := _closeness(fact.finding, wanted)) is not None
+        ]
+        return [fact for _, fact in sorted(ranked, key=lambda pair: pair[0])]
+
+    def can_deny(self, finding: Finding) -> bool:
+        """Whether nothing known speaks against denying a finding."""
+        return deniable(finding, self.books)
+
+
+def deniable(finding: Finding, books: Iterable[Book]) -> bool:
+    """Whether no source affirms the finding, what it implies on its side, or what implies it."""
+    denial = replace(finding, polarity="absent", certainty="definite", severity=None, change=None)
+    affirmed = [one for _, findings in books for one in findings if one.polarity == "present"]
+    if any(denial.concept in load().ancestors[one.concept] and _meets(denial, one) for one in affirmed):
+        return False
+    alike = [group for group in ALIKE if denial.concept in group]
+    if denial.laterality is None and any(one.concept in group for one in affirmed for group in alike):
+        return False
+    return check_claim(denial, [("affirmed", affirmed)]).verdict != "contradicted"
+
+
+def _meets(denial: Finding, one: Finding) -> bool:
+    return {denial.laterality, one.laterality} != {"left", "right"}
+
+
+@lru_cache(maxsize=4096)
+def told(report: str) -> tuple[tuple[Fact, ...], tuple[Finding, ...]]:
+    """The affirmed facts and the denied findings of a report, each once. A finding without side or place is
+    left out where the same concept is told with one, an uncertain one where it is told for certain, and a
+    denial where something wider is denied as well."""
+    found = report_findings(report)
+    affirmed = [one for one in found if one.polarity == "present" and one.concept not in WHOLE_FILM]
+    facts = [Fact(one, report[one.start : one.end].endswith("s")) for one in _exact(affirmed)]
+    denied = [
+        replace(one, severity=None, anatomy=load().concepts[one.concept].place, certainty="definite")
+        for one in _exact([one for one in found if one.polarity == "absent" and one.severity is None])
+    ]
+    once = {(one.concept, one.laterality): one for one in denied}
+    return tuple(facts), tuple(once.values())
+
+
+def _exact(findings: Sequence[Finding]) -> list[Finding]:
+    kept: list[Finding] = []
+    for one in findings:
+        if any(_covers(other, one) for other in kept):
+            continue
+        kept = [other for other in kept if not _covers(one, other)]
+        kept.append(one)
+    return kept
+
+
+def _covers(exact: Finding, other: Finding) -> bool:
+    """Whether `exact` tells all that `other` does."""
+    if exact.concept != other.concept:
+        return False
+    usual = load().concepts[other.concept].place
+    if exact.certainty != other.certainty and exact.certainty == "uncertain":
+        return False
+    return (
+        other.laterality in (None, exact.laterality)
+        and other.anatomy in (None, usual, exact.anatomy)
+        and (other.severity is None or exact.severity is not None)
+    )
+
+
+def _closeness(fact: Finding, wanted: Finding) -> int | None:
+    """0: the same; 1: it follows from the fact, or the side is left open; 2: kin; None: something else."""
+    if wanted.polarity != fact.polarity:
+        return None
+    rule = relation(wanted, fact)
+    if rule in ("same", "entailed", "side", "kin"):
+        return {"same": 0, "entailed": 1, "side": 1, "kin": 2}[rule]
+    alike = any({fact.concept, wanted.concept} <= group for group in ALIKE)
+    return 2 if alike and {fact.laterality, wanted.laterality} != {"left", "right"} else None
