@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from chestx_jax.data.mining.facts import Fact
 from chestx_jax.data.mining.review import findings_review, normal_review
 from chestx_jax.data.mining.sources import answer_findings, asked_label, is_normal, label_findings, labels_of
-from chestx_jax.data.mining.teller import Teller, faithful, silent
+from chestx_jax.data.mining.teller import Teller, claims, faithful, silent
 from chestx_jax.data.mining.wording import capital, listed, looks, phrase, words_of
 from chestx_jax.data.schema import LETTERS, Sample
 from chestx_jax.radiology import Finding, load
@@ -16,25 +16,29 @@ from chestx_jax.radiology import Finding, load
 _EVIDENCE = 3
 """Facts that are told for one label, at most."""
 _ANNOUNCE = (
-    "For option {letter}, {text}, I look at {look}.",
-    "To judge option {letter}, {text}, I look at {look}.",
-    "I check {look} for option {letter}, {text}.",
-    "For option {letter} I look for {text} at {look}.",
-    "Option {letter} would need {text}, so I look at {look}.",
+    "For option {letter} ({text}) I look at {look}.",
+    "To judge option {letter} ({text}), I look at {look}.",
+    "Option {letter} ({text}) is to be judged by {look}.",
+    "I check {look} for option {letter} ({text}).",
+    "Next I check {look} for what option {letter} names: {text}.",
 )
 _PLAIN = "For option {letter} I look at {look}."
-_FITS = ("This fits option {letter}.", "So option {letter} holds.", "That agrees with option {letter}.")
+_FITS = ("so option {} fits", "which agrees with option {}", "and this is what option {} names")
 _OUT = (
-    "So option {letter} does not fit.",
-    "Option {letter} can be set aside.",
-    "This speaks against option {letter}.",
-    "Option {letter} therefore drops out.",
+    "so option {} does not fit",
+    "so option {} can be set aside",
+    "so option {} drops out",
+    "which speaks against option {}",
 )
 _WEAK = (
-    "Option {letter} does not describe the film best.",
-    "That alone does not make option {letter} the best answer.",
-    "Another option describes the film better than option {letter}.",
+    "but another option describes the film better than option {}",
+    "though this alone does not make option {} the best answer",
 )
+_APART = {
+    _FITS: "So option {} fits.",
+    _OUT: "So option {} does not fit.",
+    _WEAK: "Another option is closer than option {}.",
+}
 
 
 def option_steps(sample: Sample, teller: Teller) -> Iterator[str]:
@@ -43,15 +47,23 @@ def option_steps(sample: Sample, teller: Teller) -> Iterator[str]:
     for letter, option in zip(LETTERS, sample.options, strict=False):
         labels = labels_of(option)
         right = letter == sample.answer
-        told = [sentence for label in labels for sentence in _label(label, right, sample, teller)]
-        sentences = [*_announced(letter, option, teller), *told]
-        closing = (
-            _FITS if right else _OUT if any(_refuted(label, sample, teller) for label in labels) else _WEAK
-        )
-        sentences.append(teller.rng.choice(closing).format(letter=letter))
-        yield " ".join(sentences)
+        told = [sentence for label in labels for sentence in _label(label, right, teller)]
+        out = any(_refuted(label, teller) for label in labels)
+        closing = _FITS if right else _OUT if out else _WEAK
+        yield " ".join([*_announced(letter, option, teller), *_closed(told, letter, closing, teller)])
     if rest := teller.rest(teller.facts.affirmed):
         yield " ".join(rest[:4])
+
+
+def _closed(told: list[str], letter: str, closing: tuple[str, ...], teller: Teller) -> list[str]:
+    """The observations with what they mean for the option, in the last sentence where that changes none of its
+    claims."""
+    if not told:
+        return [_APART[closing].format(letter)]
+    joined = f"{told[-1][:-1]}, {teller.rng.choice(closing).format(letter)}."
+    if claims(joined) == claims(told[-1]):
+        return [*told[:-1], joined]
+    return [*told, _APART[closing].format(letter)]
 
 
 def _announced(letter: str, option: str, teller: Teller) -> list[str]:
@@ -78,18 +90,23 @@ def _named(label: str) -> str:
     return text
 
 
-def _label(label: str, right: bool, sample: Sample, teller: Teller) -> list[str]:
+def _label(label: str, right: bool, teller: Teller) -> list[str]:
     if is_normal(label):
         return normal_review(teller) if right else ["There are findings on this film."]
     found = label_findings(label)
     if not found:
         return [f"The image shows {_named(label)}." if right else f"I see no {_named(label)}."]
     if right:
-        return [sentence for finding in found for sentence in affirmation(finding, teller)]
-    return [sentence for finding in found for sentence in _denial(finding, teller)]
+        return [sentence for finding in _once(found) for sentence in affirmation(finding, teller)]
+    return list(dict.fromkeys(sentence for finding in _once(found) for sentence in _denial(finding, teller)))
 
 
-def _refuted(label: str, sample: Sample, teller: Teller) -> bool:
+def _once(found: Sequence[Finding]) -> list[Finding]:
+    """One finding a concept: "degenerative osteophyte formation" names it twice."""
+    return list({finding.concept: finding for finding in reversed(found)}.values())[::-1]
+
+
+def _refuted(label: str, teller: Teller) -> bool:
     """Whether a label of a wrong option was denied, or shown to be elsewhere."""
     if is_normal(label):
         return True
@@ -141,4 +158,4 @@ def binary_steps(sample: Sample, teller: Teller) -> Iterator[str]:
                 teller.affirm(fact) for fact in teller.facts.bearing_out(replace(finding, polarity="present"))
             ]
     yield " ".join([opening, *(told or [f"{capital(asked_label(sample))} is {'' if yes else 'not '}seen."])])
-    yield from findings_review(teller, skip_empty=True)
+    yield from findings_review(teller)

@@ -33,20 +33,30 @@ class Facts:
     """What is known of one image: affirmed and denied findings that do not contradict each other.
 
     Attributes:
+      affirmed: what is certain, and what the answer makes so.
       denied: without those that an affirmed finding or the answer contradicts.
+      otherwise_clear: the lungs are said to be clear but for what is affirmed.
       books: the report and the answer, to hold further claims against.
     """
 
     affirmed: tuple[Fact, ...]
     denied: tuple[Finding, ...]
     books: tuple[Book, ...]
+    otherwise_clear: bool = False
 
     @classmethod
     def of(cls, sample: Sample) -> Facts:
         """The facts of a sample: of its report, held against its answer."""
         affirmed, denied = told(sample.report)
-        books = (("report", report_findings(sample.report)), ("answer", answer_findings(sample)))
-        return cls(affirmed, tuple(one for one in denied if deniable(one, books)), books)
+        answer = answer_findings(sample)
+        books = (("report", report_findings(sample.report)), ("answer", answer))
+        sure = [(name, [one for one in found if one.certainty == "definite"]) for name, found in books]
+        return cls(
+            tuple(kept for fact in affirmed if (kept := _settled(fact, answer)) is not None),
+            tuple(one for one in denied if deniable(one, sure)),
+            books,
+            any(one.concept == "lung opacity" and not deniable(one, sure) for one in denied),
+        )
 
     def bearing_out(self, wanted: Finding) -> list[Fact]:
         """The affirmed facts that say what `wanted` says, the closest first."""
@@ -58,6 +68,14 @@ class Facts:
     def can_deny(self, finding: Finding) -> bool:
         """Whether nothing known speaks against denying a finding."""
         return deniable(finding, self.books)
+
+
+def _settled(fact: Fact, answer: Sequence[Finding]) -> Fact | None:
+    """A doubted finding is an inference, not an observation: told only where the answer bears it out."""
+    if fact.finding.certainty == "definite":
+        return fact
+    close = [_closeness(fact.finding, one) for one in answer]
+    return Fact(replace(fact.finding, certainty="definite"), fact.many) if 0 in close or 1 in close else None
 
 
 def deniable(finding: Finding, books: Iterable[Book]) -> bool:
@@ -110,7 +128,7 @@ def _covers(exact: Finding, other: Finding) -> bool:
     if exact.certainty != other.certainty and exact.certainty == "uncertain":
         return False
     return (
-        other.laterality in (None, exact.laterality)
+        (other.laterality in (None, exact.laterality) or exact.laterality == "bilateral")
         and other.anatomy in (None, usual, exact.anatomy)
         and (other.severity is None or exact.severity is not None)
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from chestx_jax.data.mining.facts import Fact
+from chestx_jax.data.mining.facts import WHOLE_FILM, Fact
 from chestx_jax.data.mining.sources import is_normal, label_findings, labels_of
-from chestx_jax.data.mining.teller import Teller, lower
+from chestx_jax.data.mining.teller import Teller, claims, lower
 from chestx_jax.data.schema import Sample
 from chestx_jax.radiology import Finding, load
 
@@ -28,11 +28,10 @@ _REGIONS: Mapping[str, tuple[str, ...]] = {
     "rest of the film": (),
 }
 _TURNS = (
-    "I {first} with the {region}.",
-    "The {region} {verb} next.",
-    "I go on to the {region}.",
-    "Then I look at the {region}.",
-    "Turning to the {region}, I note the following.",
+    "As to the {region}, {sentence}",
+    "In the {region}, {sentence}",
+    "Next, {sentence}",
+    "Then the {region}: {sentence}",
 )
 CORE = (
     ("cardiomegaly", "absent"),
@@ -66,29 +65,30 @@ def anomaly_steps(sample: Sample, teller: Teller) -> Iterator[str]:
         yield f"The image also shows {lower(label)}."
 
 
-def findings_review(teller: Teller, extra: tuple[Fact, ...] = (), skip_empty: bool = False) -> Iterator[str]:
+def findings_review(teller: Teller, extra: tuple[Fact, ...] = ()) -> Iterator[str]:
     """One step a region of which something is known."""
     facts = (*teller.facts.affirmed, *extra)
-    first = True
     for region in _REGIONS:
         sentences = teller.rest([fact for fact in facts if region_of(fact.finding.concept) == region])
-        sentences += teller.denials(one for one in teller.facts.denied if region_of(one.concept) == region)
-        if not sentences:
-            continue
-        yield " ".join([_turn(region, first and not skip_empty, teller), *sentences])
-        first = False
+        denied = [one for one in teller.facts.denied if one.concept not in WHOLE_FILM]
+        sentences += teller.denials(one for one in denied if region_of(one.concept) == region)
+        if region == "lungs" and sentences and teller.facts.otherwise_clear:
+            sentences.append(
+                teller.rng.choice(("Otherwise the lungs are clear.", "The lungs are otherwise clear."))
+            )
+        if sentences:
+            yield " ".join([_turn(region, sentences[0], teller), *sentences[1:]])
 
 
-def _turn(region: str, first: bool, teller: Teller) -> str:
-    plural = region in ("lungs", "bones", "heart and mediastinum", "pleura and diaphragm")
-    if first:
-        return f"I {teller.rng.choice(('begin', 'start'))} with the {region}."
-    return teller.rng.choice(_TURNS[1:]).format(region=region, verb="come" if plural else "comes")
+def _turn(region: str, sentence: str, teller: Teller) -> str:
+    """The first sentence of a region, led in where that changes none of its claims."""
+    led = teller.rng.choice(_TURNS).format(region=region, sentence=lower(sentence))
+    return led if claims(led) == claims(sentence) else sentence
 
 
 def normal_review(teller: Teller) -> list[str]:
     """What makes a film normal: what the report denies, else the core of a normal film."""
-    denied = list(teller.facts.denied)
+    denied = [one for one in teller.facts.denied if one.concept not in WHOLE_FILM]
     if len(denied) < 2:
         denied += [_denial(concept) for concept, _ in CORE]
     return [*teller.rest(teller.facts.affirmed), *teller.denials(denied)]

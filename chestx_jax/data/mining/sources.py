@@ -99,7 +99,18 @@ def label_findings(label: str) -> tuple[Finding, ...]:
     """The findings that a label names; none for "no finding" and for words that the ontology does not know."""
     if is_normal(label):
         return ()
-    return tuple(finding for finding in extract_findings(label) if finding.asserted)
+    found = [finding for finding in extract_findings(label) if finding.asserted]
+    return tuple(one for one in found if not any(_names_better(other, one) for other in found))
+
+
+def _names_better(one: Finding, two: Finding) -> bool:
+    """Whether `one` is the fitting concept of two that the same words name: calcification is atherosclerosis in
+    the aorta and not elsewhere."""
+    if (one.start, one.end) != (two.start, two.end):
+        return False
+    pair = (one.concept, two.concept)
+    aorta = one.anatomy == "aorta"
+    return pair == (("atherosclerosis", "calcification") if aorta else ("calcification", "atherosclerosis"))
 
 
 def is_normal(label: str) -> bool:

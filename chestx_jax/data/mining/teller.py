@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from chestx_jax.data.mining.facts import Fact, Facts
-from chestx_jax.data.mining.wording import absent, capital, listed, phrase, present, words_of
+from chestx_jax.data.mining.wording import absent, listed, phrase, present, words_of
 from chestx_jax.radiology import Finding, extract_findings, load
 
 _LISTED = 4
@@ -31,16 +31,21 @@ class Teller:
         """A sentence that affirms a fact; a reminder where it was told before."""
         if not self._note(fact.finding):
             noun = phrase(fact.finding, fact.many)
-            return f"{capital(noun.text)} {noun.be} present, as seen above."
+            return self.rng.choice(("Again there {} {}.", "As before, there {} {}.")).format(
+                noun.be, noun.full
+            )
         return present(fact.finding, self.rng, fact.many)
 
     def deny(self, finding: Finding) -> str:
         """A sentence that denies a finding. Where something wider is denied ("the lungs are clear"), it may be
         told as well, once."""
         finding = replace(finding, polarity="absent", certainty="definite", severity=None, change=None)
-        name, noun = words_of(finding.concept), phrase(replace(finding, severity=None))
+        name = words_of(finding.concept)
+        be = "are" if name.kind == "plural" else "is"
         if not self._note(finding):
-            return f"{capital(name.noun)} {noun.be} not present, as seen above."
+            return self.rng.choice(("Again no {} {} seen.", "As before, no {} {} seen.")).format(
+                name.noun, be
+            )
         wider = next((one for one in self.facts.denied if self._widens(one, finding)), None)
         if wider is not None:
             self._note(wider)
@@ -131,3 +136,9 @@ def faithful(sentence: str, findings: Sequence[Finding]) -> bool:
 def silent(sentence: str) -> bool:
     """Whether a sentence asserts nothing: an announcement."""
     return not any(one.asserted for one in extract_findings(sentence))
+
+
+def claims(sentence: str) -> set[tuple]:
+    """What a sentence asserts, without the places of the words."""
+    heard = [one for one in extract_findings(sentence) if one.asserted]
+    return {(one.concept, one.polarity, one.certainty, one.laterality, one.anatomy) for one in heard}

@@ -50,9 +50,8 @@ def words_of(concept: str) -> Words:
       KeyError: `wording.toml` has no line for it.
     """
     entry = _tables()["concepts"][concept]
-    return Words(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-    )
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return Words(**fields)
 
 
 def looks(concept: str, place: str | None = None) -> str:
@@ -167,11 +166,9 @@ def absent(finding: Finding, rng: random.Random) -> str:
         finding = replace(finding, laterality=None, anatomy=load().concepts[finding.concept].place)
     words, place = words_of(finding.concept), where(finding)
     be = "are" if words.kind == "plural" else "is"
-    plain = [
-        _sentence(f"no {words.noun} {be} seen {place}"),
-        _sentence(f"there {be} no {words.noun} {place}"),
-        _sentence(f"I see no {words.noun} {place}"),
-    ]
+    plain = [_sentence(f"there {be} no {words.noun} {place}"), _sentence(f"I see no {words.noun} {place}")]
+    if not place.startswith("of "):
+        plain.append(_sentence(f"no {words.noun} {be} seen {place}"))
     return _pick(() if finding.laterality else words.absent, plain, finding, rng)
 
 
