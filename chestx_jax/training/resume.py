@@ -13,7 +13,10 @@ from chestx_jax.weights import Checkpoints
 log = logging.getLogger(__name__)
 
 # What may change between one run of the line and the next. The data are compared by the pipeline's fingerprint.
-FREE_FIELDS = ("data", "mesh", "steps", "save_every", "eval_every", "keep")
+FREE_FIELDS = (
+    *("data", "mesh", "steps", "save_every", "eval_every", "keep"),
+    *("table_every", "table_prompts", "validation_batch"),  # of GRPO
+)
 
 
 def identity(config: ConfigDict) -> dict[str, Any]:

@@ -1,0 +1,235 @@
+"""GRPO for images: complete prompts, reward the completions, learn from what did better than its group.
+
+A step: P prompts are read once each and completed G times (`rollout.Engine`); the completions are rewarded on
+the host while the device computes the log-probabilities that the loss needs; rewards become advantages token by
+token (`credit`); `epochs` x `minibatches` jitted updates follow (`update`). The step's key is `fold_in(seed,
+step)`, so a resumed run is the same run, bit for bit.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
+
+from chestx_jax.data.pipeline import Batch, Pipeline
+from chestx_jax.parallel import batch_sharding
+from chestx_jax.rewards import Rewards, columns_of
+from chestx_jax.rollout import Completion, Engine, TokenSpans
+from chestx_jax.training.grpo.advantages import zero_spread
+from chestx_jax.training.grpo.credit import token_advantages
+from chestx_jax.training.grpo.losses import overlong_penalty
+from chestx_jax.training.grpo.objective import Experience
+from chestx_jax.training.grpo.settings import Settings
+from chestx_jax.training.grpo.table import write_table
+from chestx_jax.training.grpo.update import Prompts, Score, Update
+from chestx_jax.training.state import Params, TrainState, model_from
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts with their completions and rewards: row p * group_size + g answers prompt p."""
+
+    prompts: Mapping[str, np.ndarray]
+    completion: Completion
+    rewards: Rewards
+
+
+@dataclass
+class Learner:
+    """The train step of the loop: (state, prompts) -> (state, metrics).
+
+    Attributes:
+      batches: where further prompts come from when groups without spread are replaced.
+      reference: what the KL divergence is taken from, the parameters that learn as they were at the start; None
+        where the objective has no use for it.
+      step: updates of the policy so far; part of every key.
+    """
+
+    config: ConfigDict
+    settings: Settings
+    graphdef: nnx.GraphDef
+    engine: Engine
+    spans: TokenSpans
+    mesh: Mesh
+    batches: Pipeline
+    score: Score
+    update: Update
+    reference: Params | None
+    workdir: Path
+    step: int
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        """One rollout and the updates from it."""
+        self.step += 1
+        began = time.monotonic()
+        model = model_from(self.graphdef, state.trainable, state.frozen)
+        group, drawn = self._collect(model, batch)
+        completion, size = group.completion, self.engine.group_size
+        rolled = time.monotonic()
+        advantages = token_advantages(
+            group.rewards,
+            completion,
+            self.spans,
+            group_size=size,
+            estimator=self.config.advantage.estimator,
+            credit=self.config.advantage.credit,
+        )
+        if self.step % self.config.table_every == 0 and jax.process_index() == 0:
+            path = self.workdir / "completions" / f"step-{self.step:06d}.html"
+            write_table(
+                path,
+                self.step,
+                completion,
+                group.rewards,
+                advantages,
+                group_size=size,
+                prompts=self.config.table_prompts,
+            )
+        state, metrics = self._learn(state, group, advantages)
+        return state, {
+            **metrics,
+            **group.rewards.metrics(),
+            **_lengths(completion),
+            "zero_spread_share": float(zero_spread(group.rewards.total, size).mean()),
+            "prompts_drawn": drawn,
+            "advantage/mean_abs": float(np.abs(advantages[completion.mask]).mean()),
+            "seconds/rollout": rolled - began,
+            "seconds/learn_dispatch": time.monotonic() - rolled,
+        }
+
+    def _collect(self, model: Any, batch: Batch) -> tuple[Group, int]:
+        """Completions of `batch`, and of more prompts while too many groups have no spread; how many were drawn."""
+        key = jax.random.fold_in(jax.random.key(self.config.seed), self.step)
+        groups = [self._roll_out(model, batch, key, 0)]
+        while len(groups) <= self.config.rollout.refills and self._informative(groups).sum() < len(
+            batch.samples
+        ):
+            groups.append(self._roll_out(model, next(self.batches), key, len(groups)))
+        if len(groups) == 1:
+            return groups[0], len(batch.samples)
+        useful = self._informative(groups)
+        chosen = np.argsort(~useful, kind="stable")[: len(batch.samples)]
+        return _choose(groups, np.sort(chosen), self.engine.group_size), len(useful)
+
+    def _informative(self, groups: list[Group]) -> Bool[np.ndarray, " P"]:
+        return np.concatenate([~zero_spread(g.rewards.total, self.engine.group_size) for g in groups])
+
+    def _roll_out(self, model: Any, batch: Batch, key: Array, refill: int) -> Group:
+        ids = refill * len(batch.samples) + np.arange(len(batch.samples))
+        completion = self.engine.complete(model, batch, key, ids)
+        rewards = self.settings.rewards(
+            self.step,
+            [sample.question for sample in completion.samples],
+            completion.texts,
+            columns_of(completion.samples),
+        )
+        if self.config.rollout.overlong == "shape":
+            rollout = self.config.rollout
+            penalty = overlong_penalty(
+                jnp.asarray(completion.lengths), rollout.max_new_tokens, rollout.overlong_buffer
+            )
+            rewards = replace(rewards, total=rewards.total + np.asarray(penalty, np.float64))
+        return Group(batch.arrays, completion, rewards)
+
+    def _learn(
+        self, state: TrainState, group: Group, advantages: Float[np.ndarray, "R N"]
+    ) -> tuple[TrainState, dict[str, Any]]:
+        completion = group.completion
+        mask = completion.mask
+        if self.config.rollout.overlong == "drop":
+            mask = mask & completion.ended[:, None]
+        prompts = self._put(group.prompts)
+        tokens, on_device = self._put(completion.tokens), self._put(mask)
+        experience = Experience(
+            mask=on_device,
+            advantages=self._put(advantages.astype(np.float32)),
+            old_logprobs=jnp.zeros(tokens.shape)
+            if self.settings.on_policy
+            else self.score(state.trainable, state.frozen, prompts, tokens, on_device),
+            sampler_logprobs=self._put(completion.logprobs),
+            reference_logprobs=None
+            if self.reference is None
+            else self.score(self.reference, state.frozen, prompts, tokens, on_device),
+            weights=jnp.zeros(tokens.shape),
+        )
+        metrics: dict[str, Any] = {}
+        for _ in range(self.config.epochs):
+            for part in range(self.config.minibatches):
+                state, metrics = self.update(state, *self._minibatch(part, prompts, tokens, experience))
+        return state, metrics
+
+    def _minibatch(
+        self, part: int, prompts: Prompts, tokens: Array, experience: Experience
+    ) -> tuple[Prompts, Array, Experience]:
+        """Every `minibatches`-th prompt from `part` on, with its whole group."""
+        if self.config.minibatches == 1:
+            return prompts, tokens, experience
+        chosen = np.arange(part, len(prompts["tokens"]), self.config.minibatches)
+        rows = _rows(chosen, self.engine.group_size)
+        return _take(prompts, chosen), tokens[rows], _take(experience, rows)
+
+    def _put(self, tree: Any) -> Any:
+        return jax.device_put(tree, batch_sharding(self.mesh))
+
+
+def _rows(prompts: Int[np.ndarray, " P"], group_size: int) -> Int[np.ndarray, " R"]:
+    """The rows of the completions of these prompts."""
+    return (prompts[:, None] * group_size + np.arange(group_size)).reshape(-1)
+
+
+def _take(tree: Any, rows: Int[np.ndarray, " N"]) -> Any:
+    return jax.tree.map(lambda x: x[rows], tree)
+
+
+def _choose(groups: list[Group], prompts: Int[np.ndarray, " P"], group_size: int) -> Group:
+    """These prompts, counted over all groups, as one group."""
+    rows = _rows(prompts, group_size)
+    done = [group.completion for group in groups]
+    scored = [group.rewards for group in groups]
+
+    def texts(parts: list[tuple]) -> tuple:
+        every = [one for part in parts for one in part]
+        return tuple(every[row] for row in rows)
+
+    def arrays(parts: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(parts)[rows]
+
+    first = scored[0]
+    return Group(
+        prompts={
+            name: np.concatenate([group.prompts[name] for group in groups])[prompts]
+            for name in groups[0].prompts
+        },
+        completion=Completion(
+            samples=texts([c.samples for c in done]),
+            texts=texts([c.texts for c in done]),
+            tokens=arrays([c.tokens for c in done]),
+            mask=arrays([c.mask for c in done]),
+            logprobs=arrays([c.logprobs for c in done]),
+            ended=arrays([c.ended for c in done]),
+        ),
+        rewards=Rewards(
+            total=arrays([r.total for r in scored]),
+            components={name: arrays([r.components[name] for r in scored]) for name in first.components},
+            steps={name: texts([r.steps[name] for r in scored]) for name in first.steps},
+            weights=first.weights,
+        ),
+    )
+
+
+def _lengths(completion: Completion) -> dict[str, float]:
+    lengths = completion.lengths
+    return {
+        "response/length_mean": float(lengths.mean()),
+        "response/length_max": float(lengths.max()),
+        "response/cut_share": float(1 - completion.ended.mean()),
+    }

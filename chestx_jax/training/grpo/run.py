@@ -1,0 +1,118 @@
+"""A GRPO run from a config: what is loaded, what is saved, what the loop calls."""
+
+import logging
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from chestx_jax.data.pipeline import Pipeline
+from chestx_jax.parallel import make_mesh
+from chestx_jax.rollout import Engine, TokenSpans
+from chestx_jax.training.bench import open_bench
+from chestx_jax.training.grpo.learner import Learner
+from chestx_jax.training.grpo.settings import check
+from chestx_jax.training.grpo.update import make_score, make_update
+from chestx_jax.training.grpo.validation import Validation
+from chestx_jax.training.loop import Hooks, train
+from chestx_jax.training.metrics import MetricWriter
+from chestx_jax.training.optimizer import learning_rate, make_optimizer
+from chestx_jax.training.resume import Saver, identity
+from chestx_jax.training.setup import make_model, make_processor
+from chestx_jax.training.state import init_state, model_from, split_model, trainable_paths
+from chestx_jax.training.workdir import describe_run
+from chestx_jax.weights import MODEL, Adapter, Checkpoints, write_model_files
+
+log = logging.getLogger(__name__)
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Train, or go on with the training that `workdir` holds.
+
+    Raises:
+      TrainingError, RewardError: a config that makes no sense, before anything is loaded.
+      SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError: each names what to
+      mend. Preempted: after SIGTERM.
+    """
+    settings = check(config)
+    describe_run(workdir, config)
+    mesh = make_mesh(config.mesh)
+    bench = open_bench(config.data, config.seed, workdir)
+    processor = make_processor(config.model, config.data.image_size, bench.processor)
+    engine = Engine(
+        processor, mesh, config.rollout.max_new_tokens, settings.sampling, config.rollout.group_size
+    )
+    batches = Pipeline(
+        bench.train,
+        processor,
+        buckets=bench.buckets,
+        batch_size=config.batch_size,
+        steps=config.steps * (1 + config.rollout.refills),
+        seed=config.seed,
+        target=False,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        read_threads=config.data.read_threads,
+    )
+    with jax.set_mesh(mesh), Checkpoints(workdir, keep=config.keep) as checkpoints:
+        model = make_model(config.model, processor, mesh, config.seed)
+        lora = config.model.lora
+        adapter = Adapter(**lora) if lora.rank else None
+        write_model_files(workdir, model.config, source=processor.directory, adapter=adapter)
+        processor.save_pretrained(workdir / MODEL)
+        sampling = engine.sampling_for(model)
+        graphdef, params = split_model(model)
+        del model
+        updates = config.steps * settings.updates
+        tx = make_optimizer(config.optimizer, updates)
+        learns = trainable_paths(config.model.freeze, lora=bool(lora.rank))
+        fresh = init_state(params, tx, learns, mesh)
+        reference = jax.tree.map(jnp.copy, fresh.trainable) if settings.objective.kl_weight else None
+        state, start = Saver(checkpoints, identity(config)).resume(fresh, batches)
+        learner = Learner(
+            config=config,
+            settings=settings,
+            graphdef=graphdef,
+            engine=engine,
+            spans=TokenSpans.of(processor.tokenizer.backend_tokenizer),
+            mesh=mesh,
+            batches=batches,
+            score=make_score(graphdef, sampling, config.loss_chunk),
+            update=make_update(
+                graphdef,
+                tx,
+                learning_rate(config.optimizer, updates),
+                settings.objective,
+                sampling,
+                accumulation=config.accumulation,
+                chunk=config.loss_chunk,
+                on_policy=settings.on_policy,
+            ),
+            reference=reference,
+            workdir=workdir,
+            step=start,
+        )
+        validation = Validation(bench.validation, engine, settings.rewards, config.validation_batch)
+        hooks = Hooks(
+            train_step=learner,
+            save=Saver(checkpoints, identity(config)).save,
+            evaluate=lambda step, state: validation(
+                step, model_from(graphdef, state.trainable, state.frozen)
+            ),
+        )
+        writer = MetricWriter(workdir, start)
+        try:
+            train(
+                state,
+                batches,
+                hooks,
+                start=start,
+                steps=config.steps,
+                save_every=config.save_every,
+                eval_every=config.eval_every,
+                writer=writer,
+            )
+        finally:
+            writer.close()
+            batches.close()

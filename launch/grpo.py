@@ -1,0 +1,34 @@
+"""Reinforcement learning with rewards for format, outcome and process (GRPO); rerun the same line to resume.
+
+    python -m launch.grpo --config=configs/grpo.py:tiny --workdir=runs/grpo --config.model.pretrained=runs/tiny
+
+Writes under --workdir: checkpoints/, model/ (config, tokenizer, processor), completions/ (pages of what was
+written and what it earned), metrics.jsonl, tensorboard/, config.json and run.json.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch.errors import EXPECTED
+from launch.program import start
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe, e.g. configs/grpo.py:tiny.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the run; it resumes what it finds there.", required=True
+)
+flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """See the module's docstring."""
+    from chestx_jax.training.grpo.run import run
+
+    run(CONFIG.value, Path(WORKDIR.value))
+
+
+if __name__ == "__main__":
+    start(main, EXPECTED)
