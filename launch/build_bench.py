@@ -57,6 +57,12 @@ _COLUMNS = flags.DEFINE_multi_string(
 )
 _STUDIES = flags.DEFINE_integer("studies", 1000, "phantom: how many studies to make.", lower_bound=1)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 448, "phantom: side of the images in pixels.", lower_bound=1)
+_BEAM = flags.DEFINE_multi_string(
+    "beam",
+    [],
+    "An option of Apache Beam, which then runs the build (the beam extra); repeat for several: "
+    "--beam=--runner=FlinkRunner --beam=--flink_master=HOST:PORT.",
+)
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Worker processes.", lower_bound=1)
 
 
@@ -79,9 +85,16 @@ def main() -> None:
         columns_of_flags(_COLUMNS.value),
         _PROCESSES.value,
     )
-    rejected: list[Rejected] = []
-    studies = read_studies(_SOURCE.value, request, rejected.append)
-    stats = build_bench(studies, out, recipe, rejected=rejected, processes=_PROCESSES.value)
+    if _BEAM.value:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        from chestx_jax.data.bench.beam import build_bench_beam
+
+        stats = build_bench_beam(_SOURCE.value, request, out, recipe, PipelineOptions(_BEAM.value))
+    else:
+        rejected: list[Rejected] = []
+        studies = read_studies(_SOURCE.value, request, rejected.append)
+        stats = build_bench(studies, out, recipe, rejected=rejected, processes=_PROCESSES.value)
     if _RECORDS.value:
         from chestx_jax.data.radrbench import write_records
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from chestx_jax.data.bench.finish import Mine, finish, rules_miner
-from chestx_jax.data.bench.prepare import Numbered, Prepared, ballots_of, prepare
+from chestx_jax.data.bench.prepare import Numbered, Prepared, ballots_of, numbered, prepare
 from chestx_jax.data.bench.recipe import BenchError, Recipe
 from chestx_jax.data.bench.study_json import study_from_json, study_to_json
 from chestx_jax.data.bench.write import Totals, finished_to_json, write_bench
@@ -96,7 +96,7 @@ def build_bench(
         rejected=(*rejected, *(record for chunk in chunks for record in chunk.rejected)),
         built=dict(_counts(ballots)),
     )
-    stats = write_bench(out, finished, recipe, totals)
+    stats = write_bench(out, _records(finished), recipe, totals)
     shutil.rmtree(work)
     return stats
 
@@ -121,14 +121,7 @@ def _work_folder(out: Path, recipe: Recipe) -> Path:
 
 
 def _chunked(studies: Iterable[Study]) -> Iterator[list[Numbered]]:
-    used: set[str] = set()
-
-    def numbered() -> Iterator[Numbered]:
-        for number, study in enumerate(studies):
-            yield Numbered(number, study, study.id in used)
-            used.add(study.id)
-
-    stream = numbered()
+    stream = numbered(studies)
     while chunk := list(islice(stream, _CHUNK)):
         yield chunk
 
@@ -138,7 +131,7 @@ def _prepare_chunk(item: tuple[int, list[Numbered]], recipe: Recipe, work: Path)
     file = work / "studies" / f"{place:06d}.jsonl"
     key = hashlib.sha256(repr(chunk).encode()).hexdigest()
     if (lines := _working_file(file, key)) is None:
-        lines = [_to_json(prepare(numbered)) for numbered in chunk]
+        lines = [_to_json(prepare(entry)) for entry in chunk]
         _save(file, lines, key)
     made = [_from_json(line) for line in lines]
     prepared = [entry for entry in made if isinstance(entry, Prepared)]
@@ -183,6 +176,13 @@ def _finish_chunk(
             done = finish(prepared, elected, recipe, out, miner)
             _save(file, [finished_to_json(entry) for entry in done], key)
     return file
+
+
+def _records(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        with open(file, encoding="utf-8") as lines:
+            next(lines)  # the key
+            yield from map(json.loads, lines)
 
 
 def _working_file(file: Path, key: str) -> list[dict[str, Any]] | None:

@@ -25,7 +25,11 @@ _SAMPLING = {
 }
 _MINERS = {
     "none": "None was mined; samples carry reasoning only where their source brings it.",
-    "rules": "Mined from the reports by rules (`chestx_jax.data.mining`), offline and deterministic.",
+    "rules": (
+        "Mined from the reports by rules (`chestx_jax.data.mining`), offline and deterministic. Miner and checks "
+        "read a report by the same rules: a high pass rate shows that the text holds together, not that the report "
+        "was understood."
+    ),
     "llm": "Mined from the reports by a language model in stages (`chestx_jax.data.mining`).",
 }
 
@@ -143,7 +147,9 @@ def _reasoning(stats: Mapping[str, Any]) -> str:
         ]
     return (
         f"{text} Every step was checked against the report, the conclusion against the answer, the text against "
-        "mentions of a report; what failed is in `quarantine.jsonl`.\n\n"
+        "mentions of a report; what failed is in `quarantine.jsonl`. A step is supported when the report bears out "
+        "what it says, contradicted when the report says otherwise, unmentioned when the report does not speak of "
+        "it (it is then taken as normal), empty when it makes no finding that could be checked.\n\n"
         + _table(("task", "mined", "passed", "quarantined", "pass rate"), rows)
         + "\n\n"
         + _table(("task", "verdict", "steps", "share"), verdicts)

@@ -1,5 +1,6 @@
 """The first half of a build, study by study: is it usable, where does it belong, what does it answer."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from chestx_jax.data.bench.recipe import BenchError, Recipe
@@ -27,20 +28,28 @@ class Prepared:
     study: Study
 
 
-def prepare(numbered: Numbered) -> Prepared | Rejected:
+def numbered(studies: Iterable[Study]) -> Iterator[Numbered]:
+    """The studies in their order; study ids are unique among those that are not repeated."""
+    used: set[str] = set()
+    for number, study in enumerate(studies):
+        yield Numbered(number, study, study.id in used)
+        used.add(study.id)
+
+
+def prepare(entry: Numbered) -> Prepared | Rejected:
     """Rejected: an id used before, no image, or one that is not there or empty.
 
     Raises:
       BenchError: a split's name that cannot name a file.
     """
-    study = numbered.study
+    study = entry.study
     record = f"{study.source}: study {study.id}"
-    if reason := "this study id was used before" if numbered.repeated else _unusable(study):
+    if reason := "this study id was used before" if entry.repeated else _unusable(study):
         return Rejected(record, reason)
     split = split_of(study)
     if not split.replace("_", "").replace("-", "").isalnum():
         raise BenchError(f"study {study.source}/{study.id}: field 'split': {split!r} cannot name a file")
-    return Prepared(numbered.number, split, study)
+    return Prepared(entry.number, split, study)
 
 
 def ballots_of(prepared: Prepared, recipe: Recipe) -> list[Ballot]:

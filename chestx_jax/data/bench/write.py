@@ -40,8 +40,10 @@ def finished_to_json(entry: Finished) -> dict[str, Any]:
     return vars(entry) | {"sample": sample_to_json(entry.sample)}
 
 
-def write_bench(out: Path, files: Iterable[Path], recipe: Recipe, totals: Totals) -> dict[str, Any]:
-    """Writes the benchmark from working files of finished questions; returns its statistics.
+def write_bench(
+    out: Path, finished: Iterable[Mapping[str, Any]], recipe: Recipe, totals: Totals
+) -> dict[str, Any]:
+    """Writes the benchmark from finished questions (`finished_to_json`); returns its statistics.
 
     Every file appears whole or not at all. `stats.json` is the last: without it a bench is not complete.
 
@@ -54,7 +56,7 @@ def write_bench(out: Path, files: Iterable[Path], recipe: Recipe, totals: Totals
     written: dict[tuple[str, str], TextIO] = {}
     with ExitStack() as stack:
         quarantine = stack.enter_context(atomic_text(out / "quarantine.jsonl"))
-        for entry in _read(files):
+        for entry in _checked(finished):
             located = _located(entry.sample, (out / entry.sample.task).absolute())
             tally.add(replace(entry, sample=located))
             if entry.reasons:
@@ -83,20 +85,17 @@ def write_bench(out: Path, files: Iterable[Path], recipe: Recipe, totals: Totals
     return stats
 
 
-def _read(files: Iterable[Path]) -> Iterator[Finished]:
+def _checked(finished: Iterable[Mapping[str, Any]]) -> Iterator[Finished]:
     seen: set[str] = set()
-    for file in files:
-        with open(file, encoding="utf-8") as lines:
-            next(lines)  # the key of the working file
-            for line in lines:
-                entry = finished_from_json(json.loads(line))
-                problems = [f"field '{name}': {what}" for name, what in check_sample(entry.sample)]
-                if entry.sample.id in seen:
-                    problems.append("field 'id': used twice")
-                if problems:
-                    raise SampleError([f"sample {entry.sample.id!r}: {problem}" for problem in problems])
-                seen.add(entry.sample.id)
-                yield entry
+    for record in finished:
+        entry = finished_from_json(record)
+        problems = [f"field '{name}': {what}" for name, what in check_sample(entry.sample)]
+        if entry.sample.id in seen:
+            problems.append("field 'id': used twice")
+        if problems:
+            raise SampleError([f"sample {entry.sample.id!r}: {problem}" for problem in problems])
+        seen.add(entry.sample.id)
+        yield entry
 
 
 def finished_from_json(record: Mapping[str, Any]) -> Finished:
