@@ -15,14 +15,20 @@ from chestx_jax.radiology import Finding, load
 
 _EVIDENCE = 3
 """Facts that are told for one label, at most."""
+_REST = 4
+"""Sentences on what no option asks for, at most."""
 _ANNOUNCE = (
-    "For option {letter} ({text}) I look at {look}.",
-    "To judge option {letter} ({text}), I look at {look}.",
-    "Option {letter} ({text}) is to be judged by {look}.",
+    "To assess option {letter} ({text}), I look at {look}.",
+    "To decide on option {letter} ({text}), I look at {look}.",
     "I check {look} for option {letter} ({text}).",
-    "Next I check {look} for what option {letter} names: {text}.",
+    "I look at {look} to judge option {letter} ({text}).",
+    "I examine {look} for option {letter} ({text}).",
+    "Option {letter} would be {text}, so I check {look}.",
+    "Option {letter} ({text}) would be seen in {look}.",
 )
 _PLAIN = "For option {letter} I look at {look}."
+_FAMILIES = ("lung opacity", "lung lesion", "support devices")
+"""Labels that stand for many findings: "atelectasis, a form of lung opacity"."""
 _FITS = ("so option {} fits", "which agrees with option {}", "and this is what option {} names")
 _OUT = (
     "so option {} does not fit",
@@ -51,8 +57,8 @@ def option_steps(sample: Sample, teller: Teller) -> Iterator[str]:
         out = any(_refuted(label, teller) for label in labels)
         closing = _FITS if right else _OUT if out else _WEAK
         yield " ".join([*_announced(letter, option, teller), *_closed(told, letter, closing, teller)])
-    if rest := teller.rest(teller.facts.affirmed):
-        yield " ".join(rest[:4])
+    if rest := teller.rest(teller.facts.affirmed, also=True):
+        yield " ".join(rest[:_REST])
 
 
 def _closed(told: list[str], letter: str, closing: tuple[str, ...], teller: Teller) -> list[str]:
@@ -70,15 +76,20 @@ def _announced(letter: str, option: str, teller: Teller) -> list[str]:
     if is_normal(option):
         return [f"Option {letter} would be a film without findings."]
     found = [finding for label in labels_of(option) for finding in label_findings(label)]
-    look = listed(
-        list(dict.fromkeys(looks(one.concept, one.anatomy) for one in found))[:3] or [looks("calcification")]
-    )
+    look = _places(found)
     text = (
         listed([_named(label) for label in labels_of(option)]) if option.strip() else "nothing in particular"
     )
     candidates = [one.format(letter=letter, text=text, look=look) for one in _ANNOUNCE]
     plain = _PLAIN.format(letter=letter, look=look)
     return [teller.rng.choice([one for one in candidates if silent(one)] or [plain])]
+
+
+def _places(found: Sequence[Finding]) -> str:
+    """Where findings are looked for."""
+    return listed(
+        list(dict.fromkeys(looks(one.concept, one.anatomy) for one in found))[:3] or ["the whole film"]
+    )
 
 
 def _named(label: str) -> str:
@@ -122,6 +133,8 @@ def affirmation(finding: Finding, teller: Teller) -> list[str]:
     if finding.concept in concepts:
         return sentences
     if any(finding.concept in load().ancestors[concept] for concept in concepts):
+        if finding.concept not in _FAMILIES:
+            return sentences
         kind = f"{sentences[-1][:-1]}, which is a form of {words_of(finding.concept).noun}."
         if faithful(kind, [evidence[-1].finding]):
             return [*sentences[:-1], kind]
@@ -139,7 +152,7 @@ def binary_steps(sample: Sample, teller: Teller) -> Iterator[str]:
     """The asked label, what is near it, what else is seen."""
     wanted = answer_findings(sample)
     yes = sample.answer_text.lower() == "yes"
-    look = listed(list(dict.fromkeys(looks(one.concept) for one in wanted)) or [looks("calcification")])
+    look = _places(wanted)
     opening = teller.rng.choice(
         (
             f"{capital(look)} decide this question.",
@@ -158,4 +171,4 @@ def binary_steps(sample: Sample, teller: Teller) -> Iterator[str]:
                 teller.affirm(fact) for fact in teller.facts.bearing_out(replace(finding, polarity="present"))
             ]
     yield " ".join([opening, *(told or [f"{capital(asked_label(sample))} is {'' if yes else 'not '}seen."])])
-    yield from findings_review(teller)
+    yield from findings_review(teller, begun=True)

@@ -13,11 +13,15 @@ from chestx_jax.data.mining.sources import (
     check_claim,
     report_findings,
 )
+from chestx_jax.data.mining.wording import placed
 from chestx_jax.data.schema import Sample
 from chestx_jax.radiology import Finding, load, relation
 
 WHOLE_FILM = ("abnormality", "acute cardiopulmonary process")
 """Concepts that are only denied: that "an abnormality" is there tells nothing."""
+
+
+_KIN = 2
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,13 @@ class Facts:
         )
 
     def bearing_out(self, wanted: Finding) -> list[Fact]:
-        """The affirmed facts that say what `wanted` says, the closest first."""
+        """The affirmed facts that say what `wanted` says, the closest first; kin only where there are no
+        others."""
         ranked = [
             (rank, fact) for fact in self.affirmed if (rank := _closeness(fact.finding, wanted)) is not None
         ]
-        return [fact for _, fact in sorted(ranked, key=lambda pair: pair[0])]
+        exact = [pair for pair in ranked if pair[0] < _KIN]
+        return [fact for _, fact in sorted(exact or ranked, key=lambda pair: pair[0])]
 
     def can_deny(self, finding: Finding) -> bool:
         """Whether nothing known speaks against denying a finding."""
@@ -100,7 +106,7 @@ def told(report: str) -> tuple[tuple[Fact, ...], tuple[Finding, ...]]:
     left out where the same concept is told with one, an uncertain one where it is told for certain, and a
     denial where something wider is denied as well."""
     found = report_findings(report)
-    affirmed = [one for one in found if one.polarity == "present" and one.concept not in WHOLE_FILM]
+    affirmed = [placed(one) for one in found if one.polarity == "present" and one.concept not in WHOLE_FILM]
     facts = [Fact(one, report[one.start : one.end].endswith("s")) for one in _exact(affirmed)]
     denied = [
         replace(one, severity=None, anatomy=load().concepts[one.concept].place, certainty="definite")
@@ -140,6 +146,6 @@ def _closeness(fact: Finding, wanted: Finding) -> int | None:
         return None
     rule = relation(wanted, fact)
     if rule in ("same", "entailed", "side", "kin"):
-        return {"same": 0, "entailed": 1, "side": 1, "kin": 2}[rule]
+        return {"same": 0, "entailed": 1, "side": 1, "kin": _KIN}[rule]
     alike = any({fact.concept, wanted.concept} <= group for group in ALIKE)
-    return 2 if alike and {fact.laterality, wanted.laterality} != {"left", "right"} else None
+    return _KIN if alike and {fact.laterality, wanted.laterality} != {"left", "right"} else None

@@ -27,12 +27,8 @@ _REGIONS: Mapping[str, tuple[str, ...]] = {
     "bones": ("bones", "ribs", "spine", "clavicle", "shoulder", "sternum"),
     "rest of the film": (),
 }
-_TURNS = (
-    "As to the {region}, {sentence}",
-    "In the {region}, {sentence}",
-    "Next, {sentence}",
-    "Then the {region}: {sentence}",
-)
+_FIRST = ("First the {region}: {sentence}", "I begin with the {region}: {sentence}")
+_TURNS = ("As to the {region}, {sentence}", "Next, {sentence}", "Then the {region}: {sentence}", "{plain}")
 CORE = (
     ("cardiomegaly", "absent"),
     ("lung opacity", "absent"),
@@ -65,8 +61,8 @@ def anomaly_steps(sample: Sample, teller: Teller) -> Iterator[str]:
         yield f"The image also shows {lower(label)}."
 
 
-def findings_review(teller: Teller, extra: tuple[Fact, ...] = ()) -> Iterator[str]:
-    """One step a region of which something is known."""
+def findings_review(teller: Teller, extra: tuple[Fact, ...] = (), begun: bool = False) -> Iterator[str]:
+    """One step a region of which something is known. `begun`: other steps went before."""
     facts = (*teller.facts.affirmed, *extra)
     for region in _REGIONS:
         sentences = teller.rest([fact for fact in facts if region_of(fact.finding.concept) == region])
@@ -77,12 +73,13 @@ def findings_review(teller: Teller, extra: tuple[Fact, ...] = ()) -> Iterator[st
                 teller.rng.choice(("Otherwise the lungs are clear.", "The lungs are otherwise clear."))
             )
         if sentences:
-            yield " ".join([_turn(region, sentences[0], teller), *sentences[1:]])
+            yield " ".join([_turn(region, sentences[0], _TURNS if begun else _FIRST, teller), *sentences[1:]])
+            begun = True
 
 
-def _turn(region: str, sentence: str, teller: Teller) -> str:
+def _turn(region: str, sentence: str, turns: tuple[str, ...], teller: Teller) -> str:
     """The first sentence of a region, led in where that changes none of its claims."""
-    led = teller.rng.choice(_TURNS).format(region=region, sentence=lower(sentence))
+    led = teller.rng.choice(turns).format(region=region, sentence=lower(sentence), plain=sentence)
     return led if claims(led) == claims(sentence) else sentence
 
 

@@ -53,8 +53,8 @@ class Teller:
             return joined if faithful(joined, (wider, finding)) else absent(finding, self.rng)
         return absent(finding, self.rng)
 
-    def rest(self, findings: Sequence[Fact]) -> list[str]:
-        """The facts of `findings` that were not told, in enumerations and sentences."""
+    def rest(self, findings: Sequence[Fact], also: bool = False) -> list[str]:
+        """The facts of `findings` that were not told, in enumerations and sentences; `also`: after others."""
         left = [fact for fact in findings if self._news(fact.finding)]
         plain = [fact for fact in left if not _stated(fact)]
         sentences = [self.affirm(fact) for fact in left if _stated(fact)]

@@ -19,6 +19,7 @@ _DEGREES: Mapping[str, Mapping[str, str]] = {
     "grade": {"mild": "mild", "moderate": "moderate", "severe": "severe"},
     "none": {},
 }
+_OVERLYING = ("bones", "ribs", "spine", "clavicle", "shoulder", "chest wall", "soft tissues", "breast")
 _ADVERBS = {"mild": "mildly ", "moderate": "moderately ", "severe": "markedly "}
 
 
@@ -31,6 +32,7 @@ class Words:
     kind: str = "mass"
     degree: str = "grade"
     home: str = ""
+    look: str = ""
     present: tuple[str, ...] = ()
     both: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
@@ -56,8 +58,10 @@ def words_of(concept: str) -> Words:
 
 def looks(concept: str, place: str | None = None) -> str:
     """The structures that one looks at for a concept, at `place` or where it usually sits."""
-    table = _tables()["looks"]
-    for name in (place, load().concepts[concept].place):
+    table, usual = _tables()["looks"], load().concepts[concept].place
+    if words_of(concept).look and place in (None, usual):
+        return words_of(concept).look
+    for name in (place, usual):
         if name in table:
             return table[name]
     return table[""]
@@ -76,6 +80,16 @@ def where(finding: Finding) -> str:
             ("", "", "")[row] if row == 2 else f"on the {finding.laterality}" if row == 0 else "on both sides"
         )
     return places[name][row].format(side=finding.laterality)
+
+
+def placed(finding: Finding) -> Finding:
+    """The finding at a place that can be said: its usual one where the text's has no words here, or is a bone
+    that a shadow in the lung only overlies."""
+    usual = load().concepts[finding.concept].place
+    overlain = usual == "lung" and finding.anatomy in _OVERLYING
+    if finding.anatomy in _tables()["places"] and not overlain:
+        return finding
+    return replace(finding, anatomy=usual)
 
 
 @dataclass(frozen=True)
