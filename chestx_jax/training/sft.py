@@ -41,7 +41,7 @@ def token_sums(
     """The loss, hits and count over a batch's target tokens."""
     model = model_from(graphdef, trainable, frozen)
     hidden = model.hidden(batch)
-    return chunked_cross_entropy(model.logits, hidden, batch["tokens"], batch["loss_mask"], loss_chunk)
+    return chunked_cross_entropy(model.head_kernel(), hidden, batch["tokens"], batch["loss_mask"], loss_chunk)
 
 
 def make_train_step(

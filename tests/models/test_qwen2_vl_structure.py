@@ -129,8 +129,8 @@ def test_attention_over_blocks_is_attention_over_their_concatenation():
 def test_remat_policies_give_the_same_gradients():
     batch = cases.make_batch(CASE)
     _, expected = cases.logits_and_gradients(cases.build(CASE.config), batch)
-    assert set(layers.POLICIES) == {"full", "dots", "minimal"}
-    for policy in ("full", "dots", "minimal"):
+    assert set(layers.POLICIES) == {"full", "dots", "mlp", "minimal"}
+    for policy in layers.POLICIES:
         _, gradients = cases.logits_and_gradients(cases.build(CASE.config, remat=policy), batch)
         for path, g in gradients.items():
             np.testing.assert_allclose(g, expected[path], atol=1e-5, err_msg=f"{policy} {path}")
@@ -165,7 +165,9 @@ def test_minimal_policy_keeps_what_it_names(kept_for_backward):
         assert f"named '{name}'" in lines, lines
     assert lines.count("named 'qkv'") == 3
     sizes = {policy: kept_for_backward(policy)[1] for policy in ("none", "full", "dots")}
-    assert sizes["full"] < minimal < sizes["dots"] < sizes["none"], sizes
+    lines, mlp = kept_for_backward("mlp")
+    assert "named 'up_proj'" in lines and lines.count("named 'qkv'") == 3
+    assert sizes["full"] < minimal < mlp < sizes["dots"] < sizes["none"], sizes
 
 
 def test_unknown_names_are_errors():

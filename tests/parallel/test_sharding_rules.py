@@ -1,5 +1,7 @@
 """Every parameter has exactly one rule, and lies where the rule says."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from flax import nnx, traverse_util
 
 from chestx_jax.models.lora import add_lora
 from chestx_jax.models.qwen2_vl import QWEN2_VL_2B, QWEN2_VL_7B, TINY, Qwen2VL
+from chestx_jax.models.qwen2_vl.layers import Linear
 from chestx_jax.parallel import MeshError, init_sharded, make_mesh, partition_specs, place, rules, shardings
 from tests.weights.tiny import TIED, UNTIED
 
@@ -96,6 +99,16 @@ def test_a_second_matching_rule_is_an_error(monkeypatch):
     monkeypatch.setattr(rules, "RULES", (*rules.RULES, (r"text\.norm\..*", rules.P(None))))
     with pytest.raises(MeshError, match=r"matches text\\.norm\\.scale and text\\.norm\\.\.\*"):
         partition_specs({"text.norm.scale": (4,)}, {"replica": 1, "fsdp": 1, "tensor": 1}, HEADS)
+
+
+def test_every_layer_knows_which_dimension_fsdp_cuts():
+    """`Linear.cut` steers gathering by hand; the table says where the parts lie. They must agree."""
+    model = abstract(UNTIED)
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, Linear):
+            name = ".".join(map(str, (*path, "kernel")))
+            (spec,) = (spec for pattern, spec in rules.RULES if re.fullmatch(pattern, name))
+            assert tuple(spec)[-2:].index("fsdp") == node.cut, name
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ class Attention(nnx.Module):
         self.q_proj = Linear(width, width, init)
         self.k_proj = Linear(width, kv_width, init)
         self.v_proj = Linear(width, kv_width, init)
-        self.o_proj = Linear(width, width, init, bias=False)
+        self.o_proj = Linear(width, width, init, bias=False, cut=1)
         self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
 
     def __call__(
@@ -62,10 +62,11 @@ class MLP(nnx.Module):
     def __init__(self, config: Qwen2VLConfig, init: Init):
         self.gate_proj = Linear(config.hidden_size, config.intermediate_size, init, bias=False)
         self.up_proj = Linear(config.hidden_size, config.intermediate_size, init, bias=False)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size, init, bias=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, init, bias=False, cut=1)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return named(self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x)), "down_proj")
+        up = named(self.up_proj(x), "up_proj")
+        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * up)
 
 
 class DecoderLayer(nnx.Module):

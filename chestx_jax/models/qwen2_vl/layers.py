@@ -11,6 +11,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
+from chestx_jax.models.partitioning import matmul
+
 
 @dataclasses.dataclass(frozen=True)
 class Init:
@@ -34,27 +36,38 @@ class Init:
 
 
 class Linear(nnx.Module):
-    """`torch.nn.Linear` with the kernel as [in, out], and room for a LoRA adapter (models/lora.py)."""
+    """`torch.nn.Linear` with the kernel as [in, out], and room for a LoRA adapter (models/lora.py).
 
-    def __init__(self, fan_in: int, fan_out: int, init: Init, bias: bool = True):
+    `cut` is the kernel's dimension that `fsdp` cuts, as parallel/rules.py says.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, init: Init, bias: bool = True, cut: int = 0):
         self.kernel = init.normal(fan_in, fan_out)
         self.bias = init.constant(0.0, fan_out) if bias else None
         self.lora_a: nnx.Param | None = nnx.data(None)
         self.lora_b: nnx.Param | None = nnx.data(None)
         self.lora_scale = 0.0
-        self.dtype = init.dtype
+        self.dtype, self.cut = init.dtype, cut
 
     def __call__(self, x: Float[Array, "*batch I"], out_dtype: Any = None) -> Float[Array, "*batch O"]:
         # One matrix product over all rows: with batch and time apart, XLA transposes whole activations in the
         # backward pass (on a CPU the gated MLP's gradient takes 2.4 times as long).
         rows = x.reshape(-1, x.shape[-1])
-        y = jnp.matmul(rows, self.kernel[...].astype(self.dtype), preferred_element_type=out_dtype)
+        y = matmul(rows, self.kernel[...].astype(self.dtype), self.cut, out_dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(y.dtype)
         if self.lora_a is not None and self.lora_b is not None:
             low = jnp.matmul(rows, self.lora_a[...].astype(self.dtype)) * self.lora_scale
             y = y + jnp.matmul(low, self.lora_b[...].astype(self.dtype), preferred_element_type=y.dtype)
         return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    def merged_kernel(self) -> Float[Array, "I O"]:
+        """The kernel with its adapter added, in the parameters' type."""
+        kernel = self.kernel[...]
+        if self.lora_a is None or self.lora_b is None:
+            return kernel
+        adapter = jnp.matmul(self.lora_a[...].astype(jnp.float32), self.lora_b[...].astype(jnp.float32))
+        return (kernel + self.lora_scale * adapter).astype(kernel.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -117,12 +130,18 @@ def attend(q: Float[Array, "B N T H"], *blocks: Block) -> Float[Array, "B T NH"]
     return sum(rest, first).reshape(batch, length, heads * head_dim)
 
 
-# Names that layers give their expensive results (`checkpoint_name`); the policy "minimal" keeps these.
-SAVED_NAMES = ("qkv", "attention", "o_proj", "down_proj")
+# Names that layers give their expensive results (`checkpoint_name`). What a layer puts out needs none: the scan keeps
+# the input of every layer, and nothing else of the one before.
+TEXT_NAMES = ("qkv", "attention", "o_proj")
+VISION_NAMES = ("vision_qkv", "vision_attention", "vision_o_proj")
+SAVED_NAMES = (*TEXT_NAMES, "up_proj", *VISION_NAMES)
+_keep = jax.checkpoint_policies.save_only_these_names
 POLICIES: dict[str, Callable[..., Any] | None] = {
     "full": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "minimal": jax.checkpoint_policies.save_only_these_names(*SAVED_NAMES),
+    "minimal": _keep(*TEXT_NAMES, *VISION_NAMES),
+    # The language model's up projection costs more to redo than the whole vision tower, and takes as much memory.
+    "mlp": _keep(*TEXT_NAMES, "up_proj"),
 }
 REMAT_POLICIES = ("none", *POLICIES)
 

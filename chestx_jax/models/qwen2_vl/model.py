@@ -29,7 +29,8 @@ class Qwen2VL(nnx.Module):
       dtype: of the computation; softmax, norms, rotary angles and logits are float32 always.
       param_dtype: of the weights.
       remat: what the backward pass keeps of each layer: "none" recomputes nothing, "full" everything,
-        "dots" keeps matrix products with weights, "minimal" queries, keys, values and projections.
+        "dots" keeps matrix products with weights, "minimal" queries, keys, values, attention and its projection,
+        "mlp" these of the language model only, and the up projection of its MLP.
     """
 
     def __init__(
@@ -92,6 +93,12 @@ class Qwen2VL(nnx.Module):
             return self.lm_head(hidden, out_dtype=jnp.float32)
         table = self.text.embed.embedding[...].astype(hidden.dtype)
         return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+
+    def head_kernel(self) -> Float[Array, "D V"]:
+        """What `logits` multiplies with, in the parameters' type, adapter included; `fsdp` cuts its first dimension."""
+        if self.lm_head is None:
+            return self.text.embed.embedding[...].T
+        return self.lm_head.merged_kernel()
 
     def __call__(self, batch: Batch) -> Float[Array, "B T V"]:
         """All logits at once: for tests and small models."""

@@ -23,9 +23,9 @@ class VisionAttention(nnx.Module):
         self, x: Float[Array, "B P E"], rotary: Rotary, mask: Bool[Array, "B P P"]
     ) -> Float[Array, "B P E"]:
         q, k, v = (split_heads(part, self.heads) for part in jnp.split(self.qkv(x), 3, axis=-1))
-        q, k, v = named(rotate(q, rotary), "qkv"), named(rotate(k, rotary), "qkv"), named(v, "qkv")
-        out = named(attend(q, (k, v, mask)), "attention")
-        return named(self.proj(out), "o_proj")
+        q, k, v = (named(part, "vision_qkv") for part in (rotate(q, rotary), rotate(k, rotary), v))
+        out = named(attend(q, (k, v, mask)), "vision_attention")
+        return named(self.proj(out), "vision_o_proj")
 
 
 class VisionMLP(nnx.Module):
@@ -33,11 +33,11 @@ class VisionMLP(nnx.Module):
 
     def __init__(self, config: VisionConfig, init: Init):
         self.fc1 = Linear(config.embed_dim, config.mlp_ratio * config.embed_dim, init)
-        self.fc2 = Linear(config.mlp_ratio * config.embed_dim, config.embed_dim, init)
+        self.fc2 = Linear(config.mlp_ratio * config.embed_dim, config.embed_dim, init, cut=1)
 
     def __call__(self, x: Float[Array, "B P E"]) -> Float[Array, "B P E"]:
         x = self.fc1(x)
-        return named(self.fc2(x * jax.nn.sigmoid(1.702 * x)), "down_proj")
+        return self.fc2(x * jax.nn.sigmoid(1.702 * x))
 
 
 class VisionBlock(nnx.Module):
@@ -63,7 +63,7 @@ class PatchMerger(nnx.Module):
         width = config.merge_unit * config.embed_dim
         self.norm = LayerNorm(config.embed_dim, init)
         self.fc1 = Linear(width, width, init)
-        self.fc2 = Linear(width, out_width, init)
+        self.fc2 = Linear(width, out_width, init, cut=1)
 
     def __call__(self, x: Float[Array, "B P E"]) -> Float[Array, "B P/4 D"]:
         x = self.norm(x).reshape(x.shape[0], -1, self.fc1.kernel.shape[0])
@@ -74,7 +74,7 @@ class VisionTower(nnx.Module):
     """`Qwen2VisionTransformerPretrainedModel`, batched: a row of patches a sample, images kept apart."""
 
     def __init__(self, config: VisionConfig, out_width: int, init: Init, remat: str):
-        self.patch_embed = Linear(config.patch_dim, config.embed_dim, init, bias=False)
+        self.patch_embed = Linear(config.patch_dim, config.embed_dim, init, bias=False, cut=1)
         self.blocks = VisionBlock(config, init.stacked(config.depth))
         self.merger = PatchMerger(config, out_width, init)
         self.config, self.remat, self.dtype = config, remat, init.dtype

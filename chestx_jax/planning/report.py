@@ -1,0 +1,121 @@
+"""Facts as tables for people."""
+
+from collections.abc import Sequence
+
+from chestx_jax.planning.facts import Facts, bounds, verdict
+from chestx_jax.planning.topology import GIB, Topology
+
+CAVEATS = """\
+What these numbers are. Memory, operations and bytes are read out of the very program that a run compiles; they are
+exact for it, except that a loop which may end early (decoding) counts at its longest, and that kernels listed as
+opaque count nothing. Model operations are the textbook's (planning/flops.py). Wire bytes are what a chip must at least
+receive; result bytes what it holds afterwards (a reduce-scatter receives much and keeps little).
+Every time is a lower bound: one resource at its published peak, nothing else waiting. Tokens a second are therefore
+at most, chip-hours at least. Not known without the machine: how well communication hides behind arithmetic, the share
+of peak that real tiles reach, elementwise work, the host and its data, compile time on the pod, restarts."""
+
+
+def markdown(facts: Sequence[Facts], topology: Topology) -> str:
+    """One section a program."""
+    return "\n\n".join([*(_section(one, topology) for one in facts), CAVEATS]) + "\n"
+
+
+def _section(facts: Facts, topology: Topology) -> str:
+    mesh = ", ".join(f"{axis} {size}" for axis, size in facts.mesh.items())
+    head = f"## {facts.program} on {facts.topology} ({facts.chips} chips: {mesh})"
+    reason = verdict(facts, topology)
+    lines = [head, "", f"**DOES NOT FIT**: {reason}" if reason else "**fits**", ""]
+    return "\n".join(lines + _table(rows(facts, topology)))
+
+
+def rows(facts: Facts, topology: Topology) -> list[tuple[str, str]]:
+    """(what, value) of one program."""
+    found = [(f"arguments: {name}", _gib(size)) for name, size in facts.parts.items()]
+    if facts.memory:
+        memory = facts.memory
+        found += [
+            ("arguments together", _gib(memory.arguments)),
+            ("outputs not in place of arguments", _gib(memory.outputs - memory.aliased)),
+            ("temporaries: activations, gradients, gathered weights", _gib(memory.temporaries)),
+            ("program code", _gib(memory.code)),
+            ("peak", _gib(memory.peak) + (f" of {topology.chip.hbm_gib} GiB" if topology.chip else "")),
+            ("model operations a chip", f"{facts.model_flops / facts.chips:.4g}"),
+            (
+                "compiled operations a chip",
+                f"{facts.compiled_flops:.4g} ({facts.flops_ratio:.3f} of the model's)",
+            ),
+        ]
+        found += [
+            (
+                kind,
+                f"{t['times']} times, {t['result_bytes'] / 1e9:.2f} GB kept, {t['wire_bytes'] / 1e9:.2f} GB received",
+            )
+            for kind, t in facts.traffic.items()
+        ]
+        found.append(
+            (
+                "all collectives",
+                f"{facts.total('result_bytes') / 1e9:.2f} GB kept, {facts.total('wire_bytes') / 1e9:.2f} GB received",
+            )
+        )
+        found += [
+            (f"opaque kernel {name}", f"{times} times, not counted") for name, times in facts.opaque.items()
+        ]
+    found += _times(facts, topology)
+    found.append(
+        (
+            "compiling took",
+            f"{facts.compile_seconds:.0f} CPU s, {facts.host_bytes / 1e9:.2f} GB of host memory",
+        )
+    )
+    return found
+
+
+def _times(facts: Facts, topology: Topology) -> list[tuple[str, str]]:
+    least = bounds(facts, topology)
+    if least is None:
+        return []
+    found = [
+        ("at least, by arithmetic", f"{least.arithmetic:.3f} s"),
+        ("at least, by the interconnect", f"{least.interconnect:.3f} s"),
+        ("at least, by memory", f"{least.memory:.3f} s"),
+    ]
+    if topology.slices > 1:
+        found.append(("at least, between slices", f"{least.between_slices:.3f} s"))
+    found.append(("tokens a second, at most", f"{facts.tokens / least.seconds:,.0f} (bound: {least.what})"))
+    if facts.runs:
+        hours = facts.runs * least.seconds * facts.chips / 3600
+        found.append((f"chip-hours for {facts.runs} steps, at least", f"{hours:,.0f}"))
+    return found
+
+
+def summary(facts: Sequence[Facts], topologies: Sequence[Topology]) -> str:
+    """One line a program: the table of the docs."""
+    titles = ("program", "topology", "mesh", "peak GiB", "compiled / model", "GB kept", "GB received")
+    titles = (*titles, "at least s", "tokens/s at most", "compile CPU s", "host GB")
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for one, topology in zip(facts, topologies, strict=True):
+        least = bounds(one, topology)
+        cells = [one.program, one.topology, " x ".join(map(str, one.mesh.values()))]
+        if one.memory is None:
+            cells += [f"does not fit: {one.problem}"] + [""] * 5
+        else:
+            cells += [
+                f"{one.memory.peak / GIB:.1f}",
+                f"{one.flops_ratio:.3f}",
+                f"{one.total('result_bytes') / 1e9:.1f}",
+                f"{one.total('wire_bytes') / 1e9:.1f}",
+                f"{least.seconds:.2f} ({least.what})" if least else "",
+                f"{one.tokens / least.seconds:,.0f}" if least else "",
+            ]
+        cells += [f"{one.compile_seconds:.0f}", f"{one.host_bytes / 1e9:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"
+
+
+def _table(pairs: list[tuple[str, str]]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in pairs)]
