@@ -9,7 +9,7 @@ from chestx_jax.data.mining.facts import Fact
 from chestx_jax.data.mining.review import findings_review, normal_review
 from chestx_jax.data.mining.sources import answer_findings, asked_label, is_normal, label_findings, labels_of
 from chestx_jax.data.mining.teller import Teller, claims, faithful, silent
-from chestx_jax.data.mining.wording import capital, listed, looks, phrase, words_of
+from chestx_jax.data.mining.wording import capital, listed, looks, named, words_of
 from chestx_jax.data.schema import LETTERS, Sample
 from chestx_jax.radiology import Finding, load
 
@@ -78,7 +78,7 @@ def _announced(letter: str, option: str, teller: Teller) -> list[str]:
     found = [finding for label in labels_of(option) for finding in label_findings(label)]
     look = _places(found)
     text = (
-        listed([_named(label) for label in labels_of(option)]) if option.strip() else "nothing in particular"
+        listed([named(label) for label in labels_of(option)]) if option.strip() else "nothing in particular"
     )
     candidates = [one.format(letter=letter, text=text, look=look) for one in _ANNOUNCE]
     plain = _PLAIN.format(letter=letter, look=look)
@@ -92,21 +92,12 @@ def _places(found: Sequence[Finding]) -> str:
     )
 
 
-def _named(label: str) -> str:
-    """The label as part of a sentence, with an article where it is a plain name of what can be counted."""
-    found = label_findings(label)
-    text = label[:1].lower() + label[1:] if not label[:2].isupper() else label
-    if len(found) == 1 and words_of(found[0].concept).noun == text:
-        return phrase(found[0]).text
-    return text
-
-
 def _label(label: str, right: bool, teller: Teller) -> list[str]:
     if is_normal(label):
         return normal_review(teller) if right else ["There are findings on this film."]
     found = label_findings(label)
     if not found:
-        return [f"The image shows {_named(label)}." if right else f"I see no {_named(label)}."]
+        return [f"The image shows {named(label)}." if right else f"I see no {named(label)}."]
     if right:
         return [sentence for finding in _once(found) for sentence in affirmation(finding, teller)]
     return list(dict.fromkeys(sentence for finding in _once(found) for sentence in _denial(finding, teller)))
@@ -153,12 +144,8 @@ def binary_steps(sample: Sample, teller: Teller) -> Iterator[str]:
     wanted = answer_findings(sample)
     yes = sample.answer_text.lower() == "yes"
     look = _places(wanted)
-    opening = teller.rng.choice(
-        (
-            f"{capital(look)} decide this question.",
-            f"I look at {look} first.",
-            f"The place to look is {look}.",
-        )
+    opening = teller.rng.choice(("I look at {} first.", "This is judged by {}.", "I begin with {}.")).format(
+        look
     )
     told = []
     for finding in wanted:

@@ -19,6 +19,7 @@ from chestx_jax.data.mining.review import anomaly_steps
 from chestx_jax.data.mining.sources import asked_label, is_normal
 from chestx_jax.data.mining.teller import Teller
 from chestx_jax.data.mining.temporal import temporal_steps
+from chestx_jax.data.mining.wording import named
 from chestx_jax.data.schema import Sample
 
 _STEPS = {
@@ -47,7 +48,7 @@ _PROBLEM = {
     ),
     "temporal": (
         "Two images have to be compared for {label}.",
-        "The question is how {label} has developed from the reference image to the new one.",
+        "I compare the reference image and the new image for {label}.",
     ),
 }
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
@@ -76,7 +77,7 @@ def mine_rules(sample: Sample, seed: int) -> Sample:
 
 
 def _steps(sample: Sample, teller: Teller) -> Iterator[str]:
-    label = asked_label(sample) if sample.task in ("binary", "temporal") else ""
+    label = named(asked_label(sample)) if sample.task in ("binary", "temporal") else ""
     count = len(sample.options or ())
     problem = teller.rng.choice(_PROBLEM[sample.task])
     yield problem.format(label=label, count=_NUMBERS.get(count, str(count)))

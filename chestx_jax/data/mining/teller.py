@@ -60,9 +60,8 @@ class Teller:
         sentences = [self.affirm(fact) for fact in left if _stated(fact)]
         for start in range(0, len(plain), _LISTED):
             group = plain[start : start + _LISTED]
-            text = (
-                f"I {self.rng.choice(('also see', 'further see'))} {listed([_full(fact) for fact in group])}."
-            )
+            lead = self.rng.choice(("I also see", "Besides, I see", "I further see") if also else ("I see",))
+            text = f"{lead} {listed([_full(fact) for fact in group])}."
             if len(group) > 1 and faithful(text, [fact.finding for fact in group]):
                 for fact in group:
                     self._note(fact.finding)

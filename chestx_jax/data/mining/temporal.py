@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from chestx_jax.data.mining.facts import Fact, told
 from chestx_jax.data.mining.sources import asked_label, label_findings
-from chestx_jax.data.mining.teller import Teller, lower
-from chestx_jax.data.mining.wording import looks, phrase, words_of
+from chestx_jax.data.mining.teller import Teller
+from chestx_jax.data.mining.wording import listed, phrase, words_of
 from chestx_jax.data.schema import Sample
 from chestx_jax.radiology import Finding
 
@@ -39,21 +39,23 @@ def temporal_steps(sample: Sample, teller: Teller) -> Iterator[str]:
     prior, _ = told(str(sample.extra.get("prior_report", "")))
     before = [fact for fact in prior if fact.finding.concept == finding.concept]
     after = [fact for fact in teller.facts.affirmed if fact.finding.concept == finding.concept]
-    yield _image("reference image", before, _shown_before(sample.answer_text, before), finding, teller)
-    yield _image("new image", after, sample.answer_text != "improving" or bool(after), finding, teller)
+    worse = sample.answer_text == "worsening"
+    yield _image("reference image", before, finding, bool(before) or not worse, teller)
+    yield _image("new image", after, finding, bool(after) or sample.answer_text != "improving", teller)
     name = words_of(finding.concept).noun
     yield teller.rng.choice(_CHANGED[sample.answer_text]).format(name=name)
 
 
-def _shown_before(answer: str, before: list[Fact]) -> bool:
-    return bool(before) or answer != "worsening"
+def _image(image: str, facts: list[Fact], finding: Finding, shown: bool, teller: Teller) -> str:
+    """What one image shows of the label: what its report says, else what the answer lets one expect."""
+    if not shown:
+        seen = f"no {words_of(finding.concept).noun}"
+    else:
+        told = [replace(fact.finding, severity=_degree(fact.finding)) for fact in facts[:2]] or [finding]
+        seen = listed([phrase(one).full for one in told])
+    return teller.rng.choice(("In the {} I see {}.", "The {} shows {}.")).format(image, seen)
 
 
-def _image(image: str, facts: list[Fact], shown: bool, finding: Finding, teller: Teller) -> str:
-    look = looks(finding.concept)
-    if facts:
-        said = [phrase(replace(fact.finding, certainty="definite"), fact.many).full for fact in facts[:2]]
-        return f"In the {image} I look at {look} and see {' and '.join(said)}."
-    if shown:
-        return f"In the {image} I look at {look} and see {phrase(finding).full}."
-    return f"In the {image} I look at {look}: {lower(f'No clear {words_of(finding.concept).noun} is seen there.')}"
+def _degree(finding: Finding) -> str | None:
+    """The degree, unless it may be that of a change ("marked improvement")."""
+    return None if finding.change in ("better", "worse") else finding.severity

@@ -32,8 +32,10 @@ _EARLIER = re.compile(
     r"\b(?:reference|earlier|prior|previous|first|baseline|initial) (?:image|film|radiograph|chest x-ray)",
     re.I,
 )
+_NEW_IMAGE = re.compile(r"\bnew(?= (?:image|one|film|radiograph))", re.IGNORECASE)
+"""Says which image is meant, not that a finding is new; read as "2nd", which has as many letters."""
 _LATER = re.compile(
-    r"\b(?:new|later|current|second|follow-up|recent) (?:image|film|radiograph|chest x-ray)", re.I
+    r"\b(?:new|2nd|later|current|second|follow-up|recent) (?:image|one|film|radiograph|chest x-ray)", re.I
 )
 
 
@@ -121,6 +123,8 @@ def _reasons(
 
 
 def _check_step(step: str, sample: Sample) -> StepCheck:
+    if sample.task == "temporal":
+        step = _NEW_IMAGE.sub("2nd", step)
     claims = tuple(
         _check_change(finding, sample) or check_claim(finding, _books(sample, step, finding))
         for finding in step_claims(step, sample)
@@ -147,6 +151,7 @@ def _books(sample: Sample, step: str, finding: Finding) -> list[Book]:
         elif not later:
             both = [*report_findings(sample.report), *prior[1]]
             books = [("report", both)]
+        return [*books, ("answer", answer_findings(sample) if finding.polarity == "present" else ())]
     return [*books, ("answer", answer_findings(sample))]
 
 

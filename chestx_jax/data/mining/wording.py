@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from chestx_jax.data.mining.sources import ALIKE
+from chestx_jax.data.mining.sources import ALIKE, label_findings
 from chestx_jax.radiology import Finding, extract_findings, load, relation
 from chestx_jax.radiology.ontology import plural
 
@@ -133,6 +133,15 @@ def _degree(finding: Finding, words: Words) -> str:
 
 def _article(phrase: str) -> str:
     return "an" if phrase[0] in "aeiou" else "a"
+
+
+def named(label: str) -> str:
+    """A label as part of a sentence, with an article where it is a plain name of what can be counted."""
+    found = label_findings(label)
+    text = label if label[:2].isupper() else label[:1].lower() + label[1:]
+    if len(found) == 1 and words_of(found[0].concept).noun == text:
+        return phrase(found[0]).text
+    return text
 
 
 def present(finding: Finding, rng: random.Random, many: bool = False) -> str:
