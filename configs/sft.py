@@ -38,6 +38,10 @@ def get_config(variant: str) -> ConfigDict:
         )
     )
     {"tiny": _tiny, "openi": _openi, "qwen2_vl_2b": _paper, "qwen2_vl_7b": _paper}[variant](config)
+    if variant.startswith("qwen2_vl"):
+        config.model.arch = (
+            variant  # for launch.plan, which needs sizes and no weights; a run takes `pretrained`
+        )
     return config
 
 
@@ -71,7 +75,7 @@ def _openi(config: ConfigDict) -> None:
 
 def _paper(config: ConfigDict) -> None:
     """arXiv 2504.20930, section 4 and its released recipe: answer-only 0.2 to 0.3, reasoning 0.1, temporal 0.05."""
-    config.model.update(dtype="bfloat16", remat="minimal")
+    config.model.update(dtype="bfloat16", remat="mlp")
     config.data.update(
         train=(
             ("binary/train.jsonl", "answer", 0.3),

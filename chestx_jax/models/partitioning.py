@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Shaped
 
-FSDP = "fsdp"
+FSDP, TENSOR = "fsdp", "tensor"
 BATCH_AXES = ("replica", FSDP)
 
 
@@ -25,8 +25,21 @@ def constrain_batch(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
     Parameters are split over the same axes, so without this hint the compiler may gather activations
     instead of weights.
     """
+    return _constrain(x, BATCH_AXES)
+
+
+def constrain_images(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
+    """As `constrain_batch`, and over `tensor` too where there are rows enough: the vision tower's kernels are whole
+    on every chip of the tensor axis, which would otherwise all do the same work."""
     mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(name for name in BATCH_AXES if name in mesh.axis_names)
+    everywhere = (*BATCH_AXES, TENSOR)
+    enough = x.shape[0] % math.prod(mesh.shape[name] for name in everywhere if name in mesh.axis_names) == 0
+    return _constrain(x, everywhere if enough else BATCH_AXES)
+
+
+def _constrain(x: Array, wanted: tuple[str, ...]) -> Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(name for name in wanted if name in mesh.axis_names)
     if not axes:
         return x
     return jax.lax.with_sharding_constraint(x, P(axes, *(None,) * (x.ndim - 1)))
@@ -46,23 +59,37 @@ def per_chip(f: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[.
     )
 
 
-def gather(part: Shaped[Array, "I O"], cut: int) -> Shaped[Array, "I O"]:
+def pin(kernel: Shaped[Array, "I O"], cut: int, units: int) -> Shaped[Array, "I O"]:
+    """Within `per_chip`: holds the dimension that `fsdp` does not cut where `tensor` cuts it.
+
+    Args:
+      units: into how many pieces `tensor` may cut (heads, or elements); 1 is never.
+    """
+    tensor = jax.sharding.get_abstract_mesh().shape[TENSOR]
+    if tensor == 1 or units % tensor or kernel.shape[1 - cut] % tensor:
+        return kernel
+    return jax.lax.with_sharding_constraint(kernel, P(TENSOR, None) if cut else P(None, TENSOR))
+
+
+def gather(part: Shaped[Array, "I O"], cut: int, units: int) -> Shaped[Array, "I O"]:
     """Within `per_chip`: the whole kernel from every chip's part of dimension `cut`."""
-    return jax.lax.all_gather(part, FSDP, axis=cut, tiled=True)
+    return pin(jax.lax.all_gather(pin(part, cut, units), FSDP, axis=cut, tiled=True), cut, units)
 
 
-def scatter(whole: Float[Array, "I O"], cut: int, stages: tuple[int, ...]) -> Float[Array, "I O"]:
+def scatter(whole: Float[Array, "I O"], cut: int, units: int, stages: tuple[int, ...]) -> Float[Array, "I O"]:
     """Within `per_chip`: the sum over `fsdp`, of which each chip keeps its part of dimension `cut`.
 
     Args:
+      units: see `pin`.
       stages: factors of the axis' size (`scatter_stages`); each is one reduce-scatter.
     """
     # Along rows: a part of the last dimension is often narrower than the 128 lanes of a TPU.
-    part = whole.T if cut else whole
+    part = pin(whole, cut, units).T if cut else pin(whole, cut, units)
     chips = np.arange(math.prod(stages)).reshape(stages)
     for stage, size in enumerate(stages):
         groups = np.moveaxis(chips, stage, -1).reshape(-1, size).tolist() if len(stages) > 1 else None
         part = jax.lax.psum_scatter(part, FSDP, scatter_dimension=0, tiled=True, axis_index_groups=groups)
+        part = pin(part, 0, units)
     return part.T if cut else part
 
 
@@ -77,13 +104,14 @@ def scatter_stages(parts: int) -> tuple[int, ...]:
 
 
 def matmul(
-    rows: Float[Array, "N I"], kernel: Float[Array, "I O"], cut: int, out_dtype: Any = None
+    rows: Float[Array, "N I"], kernel: Float[Array, "I O"], cut: int, units: int, out_dtype: Any = None
 ) -> Float[Array, "N O"]:
-    """`rows @ kernel`, the rows split over the batch axes and the kernel cut by `fsdp` along dimension `cut`."""
+    """`rows @ kernel`, the rows split over the batch axes and the kernel cut by `fsdp` along dimension `cut`, by
+    `tensor` along the other one, into pieces of whole `units`."""
     parts = fsdp_parts(kernel.shape[cut])
     if parts == 1:
         return jnp.matmul(rows, kernel, preferred_element_type=out_dtype)
-    local = partial(_gathered_matmul, cut=cut, stages=scatter_stages(parts), out_dtype=out_dtype)
+    local = partial(_gathered_matmul, cut=cut, units=units, stages=scatter_stages(parts), out_dtype=out_dtype)
     split = P(BATCH_AXES, None)
     return per_chip(local, (split, kernel_spec(cut)), split)(rows, kernel)
 
@@ -93,11 +121,13 @@ def kernel_spec(cut: int) -> P:
     return P(None, FSDP) if cut else P(FSDP, None)
 
 
-def _gathered_matmul(rows: Array, part: Array, cut: int, stages: tuple[int, ...], out_dtype: Any) -> Array:
+def _gathered_matmul(
+    rows: Array, part: Array, cut: int, units: int, stages: tuple[int, ...], out_dtype: Any
+) -> Array:
     # Its own gradient, so that no remat policy, "none" included, keeps gathered kernels for the backward pass.
     @jax.custom_vjp
     def product(rows: Array, part: Array) -> Array:
-        return jnp.matmul(rows, gather(part, cut), preferred_element_type=out_dtype)
+        return jnp.matmul(rows, gather(part, cut, units), preferred_element_type=out_dtype)
 
     def forward(rows: Array, part: Array) -> tuple[Array, tuple[Array, Array]]:
         return product(rows, part), (rows, part)
@@ -105,7 +135,9 @@ def _gathered_matmul(rows: Array, part: Array, cut: int, stages: tuple[int, ...]
     def backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
         rows, part = saved
         gradient = gradient.astype(rows.dtype)
-        return jnp.matmul(gradient, gather(part, cut).T), scatter(jnp.matmul(rows.T, gradient), cut, stages)
+        return jnp.matmul(gradient, gather(part, cut, units).T), scatter(
+            jnp.matmul(rows.T, gradient), cut, units, stages
+        )
 
     product.defvjp(forward, backward)
     return product(rows, part)

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 P = PartitionSpec
 Module = TypeVar("Module", bound=nnx.Module)
 
-# The first dimension of everything under `layers` and `blocks` is the layer. Vision attention is not cut by
-# `tensor`: its queries, keys and values are one fused matrix, whose thirds a cut would not respect.
+# The first dimension of everything under `layers` and `blocks` is the layer. The vision tower is not cut by `tensor`:
+# its kernels are small and its rows many, so `tensor` splits the rows further (models/partitioning.py).
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"text\.embed\.embedding", P(TENSOR, FSDP)),
     (r"text\.layers\.attn\.[qkv]_proj\.kernel", P(None, FSDP, TENSOR)),
@@ -43,14 +43,14 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"vision\.blocks\.norm[12]\.(scale|bias)", P(None, None)),
     (r"vision\.blocks\.attn\.(qkv|proj)\.kernel", P(None, FSDP, None)),
     (r"vision\.blocks\.attn\.(qkv|proj)\.bias", P(None, None)),
-    (r"vision\.blocks\.mlp\.fc1\.kernel", P(None, FSDP, TENSOR)),
-    (r"vision\.blocks\.mlp\.fc1\.bias", P(None, TENSOR)),
-    (r"vision\.blocks\.mlp\.fc2\.kernel", P(None, TENSOR, FSDP)),
+    (r"vision\.blocks\.mlp\.fc1\.kernel", P(None, FSDP, None)),
+    (r"vision\.blocks\.mlp\.fc1\.bias", P(None, None)),
+    (r"vision\.blocks\.mlp\.fc2\.kernel", P(None, None, FSDP)),
     (r"vision\.blocks\.mlp\.fc2\.bias", P(None, None)),
     (r"vision\.merger\.norm\.(scale|bias)", P(None)),
-    (r"vision\.merger\.fc1\.kernel", P(FSDP, TENSOR)),
-    (r"vision\.merger\.fc1\.bias", P(TENSOR)),
-    (r"vision\.merger\.fc2\.kernel", P(TENSOR, FSDP)),
+    (r"vision\.merger\.fc1\.kernel", P(FSDP, None)),
+    (r"vision\.merger\.fc1\.bias", P(None)),
+    (r"vision\.merger\.fc2\.kernel", P(None, FSDP)),
     (r"vision\.merger\.fc2\.bias", P(None)),
     # Adapters: A is cut as its kernel's rows, B as its kernel's columns, the rank never.
     (r"text\.layers\.(attn\.[qkv]|mlp\.(gate|up))_proj\.lora_a", P(None, FSDP, None)),

@@ -89,16 +89,17 @@ _sums.defvjp(_forward, _backward)
 
 def _on_mesh(kernel: Array, hidden: Array, targets: Array, mask: Array, chunk: int, gradients: bool) -> Any:
     """`_chunks` on each chip's rows: the kernel is gathered once, its gradient reduce-scattered once."""
-    parts = fsdp_parts(kernel.shape[0])
+    parts, vocabulary = fsdp_parts(kernel.shape[0]), kernel.shape[1]
     run = partial(_chunks, chunk=chunk, gradients=gradients)
     if parts == 1:
         return run(kernel.astype(hidden.dtype), hidden, targets, mask)
 
     def local(part: Array, *rows: Array) -> Any:
-        sums, d_kernel, d_hidden = run(gather(part, 0), *rows)
+        sums, d_kernel, d_hidden = run(gather(part, 0, vocabulary), *rows)
         sums = jax.tree.map(lambda x: jax.lax.psum(x, BATCH_AXES), sums)
         if gradients:
-            d_kernel = scatter(jax.lax.psum(d_kernel, BATCH_AXES[0]), 0, scatter_stages(parts))
+            d_kernel = scatter(d_kernel, 0, vocabulary, scatter_stages(parts))
+            d_kernel = jax.lax.psum(d_kernel, BATCH_AXES[0])
         return sums, d_kernel, d_hidden
 
     rows = P(BATCH_AXES)

@@ -24,14 +24,15 @@ def mesh_of(replica: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
 
 
 @pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)])
-@pytest.mark.parametrize("cut", [0, 1])
-def test_products_and_their_gradients(sizes: tuple[int, int, int], cut: int) -> None:
+@pytest.mark.parametrize(("cut", "units"), [(0, 32), (1, 24), (0, 1)])
+def test_products_and_their_gradients(sizes: tuple[int, int, int], cut: int, units: int) -> None:
     def loss(rows: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jnp.sin(matmul(rows, kernel, cut)).sum()
+        return jnp.sin(matmul(rows, kernel, cut, units)).sum()
 
     expected = jax.value_and_grad(loss, argnums=(0, 1))(ROWS, KERNEL)  # no mesh is set: a plain product
     mesh = mesh_of(*sizes)
-    spec = P(None, "fsdp") if cut else P("fsdp", None)
+    tensor = None if units == 1 else "tensor"
+    spec = P(tensor, "fsdp") if cut else P("fsdp", tensor)
     rows = jax.device_put(ROWS, NamedSharding(mesh, P(("replica", "fsdp"))))
     kernel = jax.device_put(KERNEL, NamedSharding(mesh, spec))
     with jax.set_mesh(mesh):
@@ -42,7 +43,7 @@ def test_products_and_their_gradients(sizes: tuple[int, int, int], cut: int) -> 
 
 def test_a_kernel_that_fsdp_does_not_divide_stays_whole() -> None:
     with jax.set_mesh(mesh_of(1, 8, 1)):
-        jaxpr = str(jax.make_jaxpr(lambda x, w: matmul(x, w, 0))(ROWS[:, :20], KERNEL[:20]))
+        jaxpr = str(jax.make_jaxpr(lambda x, w: matmul(x, w, 0, 1))(ROWS[:, :20], KERNEL[:20]))
     assert "shard_map" not in jaxpr
 
 
@@ -53,7 +54,7 @@ def test_stages_of_a_reduce_scatter_do_not_change_it(stages: tuple[int, ...], cu
     whole = jnp.asarray(RNG.normal(size=(8, 16, 24)), jnp.float32)  # one summand a chip
     out = P(None, "fsdp") if cut else P("fsdp", None)
     with jax.set_mesh(mesh):
-        run = jax.jit(per_chip(lambda x: scatter(x[0], cut, stages), P("fsdp"), out))
+        run = jax.jit(per_chip(lambda x: scatter(x[0], cut, 1, stages), P("fsdp"), out))
         np.testing.assert_allclose(run(whole), whole.sum(0), rtol=1e-5, atol=1e-5)
 
 
@@ -87,6 +88,6 @@ def test_the_loss_and_its_gradients(sizes: tuple[int, int, int], monkeypatch: py
 def test_no_policy_keeps_a_gathered_kernel() -> None:
     """The backward pass gathers again: between the passes only parts and rows stay."""
     with jax.set_mesh(mesh_of(1, 8, 1)):
-        _, pull = jax.eval_shape(lambda x, w: jax.vjp(lambda x, w: matmul(x, w, 0), x, w), ROWS, KERNEL)
+        _, pull = jax.eval_shape(lambda x, w: jax.vjp(lambda x, w: matmul(x, w, 0, 1), x, w), ROWS, KERNEL)
     assert sum(leaf.size for leaf in jax.tree.leaves(pull)) <= ROWS.size + KERNEL.size
     assert partitioning.FSDP == "fsdp"

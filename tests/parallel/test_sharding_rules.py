@@ -109,6 +109,11 @@ def test_every_layer_knows_which_dimension_fsdp_cuts():
             name = ".".join(map(str, (*path, "kernel")))
             (spec,) = (spec for pattern, spec in rules.RULES if re.fullmatch(pattern, name))
             assert tuple(spec)[-2:].index("fsdp") == node.cut, name
+            heads = [getattr(UNTIED, field) for pattern, field in rules.HEADS if re.fullmatch(pattern, name)]
+            cut_by_tensor = "tensor" in tuple(spec)
+            assert (
+                node.units == (heads or [node.kernel.shape[-2:][1 - node.cut] if cut_by_tensor else 1])[0]
+            ), name
 
 
 @pytest.fixture(scope="module")

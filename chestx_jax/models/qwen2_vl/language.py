@@ -39,11 +39,11 @@ class Attention(nnx.Module):
 
     def __init__(self, config: Qwen2VLConfig, init: Init):
         width, kv_width = config.hidden_size, config.num_kv_heads * config.head_dim
-        self.q_proj = Linear(width, width, init)
-        self.k_proj = Linear(width, kv_width, init)
-        self.v_proj = Linear(width, kv_width, init)
-        self.o_proj = Linear(width, width, init, bias=False, cut=1)
         self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
+        self.q_proj = Linear(width, width, init, units=self.heads)
+        self.k_proj = Linear(width, kv_width, init, units=self.kv_heads)
+        self.v_proj = Linear(width, kv_width, init, units=self.kv_heads)
+        self.o_proj = Linear(width, width, init, bias=False, cut=1, units=self.heads)
 
     def __call__(
         self, x: Float[Array, "B T D"], rotary: Rotary, mask: Bool[Array, "B T T"], past: Block | None

@@ -38,22 +38,32 @@ class Init:
 class Linear(nnx.Module):
     """`torch.nn.Linear` with the kernel as [in, out], and room for a LoRA adapter (models/lora.py).
 
-    `cut` is the kernel's dimension that `fsdp` cuts, as parallel/rules.py says.
+    `cut` is the kernel's dimension that `fsdp` cuts; the other one `tensor` may cut into pieces of whole `units` (heads;
+    elements when None; 1 is never), as parallel/rules.py says.
     """
 
-    def __init__(self, fan_in: int, fan_out: int, init: Init, bias: bool = True, cut: int = 0):
+    def __init__(
+        self,
+        fan_in: int,
+        fan_out: int,
+        init: Init,
+        bias: bool = True,
+        cut: int = 0,
+        units: int | None = None,
+    ):
         self.kernel = init.normal(fan_in, fan_out)
         self.bias = init.constant(0.0, fan_out) if bias else None
         self.lora_a: nnx.Param | None = nnx.data(None)
         self.lora_b: nnx.Param | None = nnx.data(None)
         self.lora_scale = 0.0
         self.dtype, self.cut = init.dtype, cut
+        self.units = units or (fan_in, fan_out)[1 - cut]
 
     def __call__(self, x: Float[Array, "*batch I"], out_dtype: Any = None) -> Float[Array, "*batch O"]:
         # One matrix product over all rows: with batch and time apart, XLA transposes whole activations in the
         # backward pass (on a CPU the gated MLP's gradient takes 2.4 times as long).
         rows = x.reshape(-1, x.shape[-1])
-        y = matmul(rows, self.kernel[...].astype(self.dtype), self.cut, out_dtype)
+        y = matmul(rows, self.kernel[...].astype(self.dtype), self.cut, self.units, out_dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(y.dtype)
         if self.lora_a is not None and self.lora_b is not None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from chestx_jax.models.partitioning import constrain_batch
+from chestx_jax.models.partitioning import constrain_images
 from chestx_jax.models.qwen2_vl.config import VisionConfig
 from chestx_jax.models.qwen2_vl.layers import Init, LayerNorm, Linear, attend, named, scan_layers, split_heads
 from chestx_jax.models.qwen2_vl.rope import Rotary, rotate, vision_rotary
@@ -15,8 +15,8 @@ class VisionAttention(nnx.Module):
     """Full attention within an image: `VisionAttention` of transformers."""
 
     def __init__(self, config: VisionConfig, init: Init):
-        self.qkv = Linear(config.embed_dim, 3 * config.embed_dim, init)
-        self.proj = Linear(config.embed_dim, config.embed_dim, init)
+        self.qkv = Linear(config.embed_dim, 3 * config.embed_dim, init, units=1)
+        self.proj = Linear(config.embed_dim, config.embed_dim, init, units=1)
         self.heads = config.num_heads
 
     def __call__(
@@ -32,8 +32,8 @@ class VisionMLP(nnx.Module):
     """Two layers with quick GELU: `VisionMlp`."""
 
     def __init__(self, config: VisionConfig, init: Init):
-        self.fc1 = Linear(config.embed_dim, config.mlp_ratio * config.embed_dim, init)
-        self.fc2 = Linear(config.mlp_ratio * config.embed_dim, config.embed_dim, init, cut=1)
+        self.fc1 = Linear(config.embed_dim, config.mlp_ratio * config.embed_dim, init, units=1)
+        self.fc2 = Linear(config.mlp_ratio * config.embed_dim, config.embed_dim, init, cut=1, units=1)
 
     def __call__(self, x: Float[Array, "B P E"]) -> Float[Array, "B P E"]:
         x = self.fc1(x)
@@ -62,8 +62,8 @@ class PatchMerger(nnx.Module):
     def __init__(self, config: VisionConfig, out_width: int, init: Init):
         width = config.merge_unit * config.embed_dim
         self.norm = LayerNorm(config.embed_dim, init)
-        self.fc1 = Linear(width, width, init)
-        self.fc2 = Linear(width, out_width, init, cut=1)
+        self.fc1 = Linear(width, width, init, units=1)
+        self.fc2 = Linear(width, out_width, init, cut=1, units=1)
 
     def __call__(self, x: Float[Array, "B P E"]) -> Float[Array, "B P/4 D"]:
         x = self.norm(x).reshape(x.shape[0], -1, self.fc1.kernel.shape[0])
@@ -74,7 +74,7 @@ class VisionTower(nnx.Module):
     """`Qwen2VisionTransformerPretrainedModel`, batched: a row of patches a sample, images kept apart."""
 
     def __init__(self, config: VisionConfig, out_width: int, init: Init, remat: str):
-        self.patch_embed = Linear(config.patch_dim, config.embed_dim, init, bias=False, cut=1)
+        self.patch_embed = Linear(config.patch_dim, config.embed_dim, init, bias=False, cut=1, units=1)
         self.blocks = VisionBlock(config, init.stacked(config.depth))
         self.merger = PatchMerger(config, out_width, init)
         self.config, self.remat, self.dtype = config, remat, init.dtype
@@ -88,10 +88,10 @@ class VisionTower(nnx.Module):
         rotary = vision_rotary(self.config, patch_hw)
         # padding is segment 0 and sees only itself: no row is empty
         mask = patch_segments[:, :, None] == patch_segments[:, None, :]
-        x = constrain_batch(self.patch_embed(patches.astype(self.dtype)))
+        x = constrain_images(self.patch_embed(patches.astype(self.dtype)))
 
         def step(x: Array, block: VisionBlock) -> tuple[Array, None]:
-            return constrain_batch(block(x, rotary, mask)), None
+            return constrain_images(block(x, rotary, mask)), None
 
         x, _ = scan_layers(step, x, self.blocks, self.remat)
         return self.merger(x)
