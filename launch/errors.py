@@ -3,6 +3,7 @@
 from chestx_jax.data.chat import ChatError
 from chestx_jax.data.example import BucketError
 from chestx_jax.data.images import ImageError
+from chestx_jax.data.mining import MiningError
 from chestx_jax.data.pipeline import PipelineError
 from chestx_jax.data.plan import PlanError
 from chestx_jax.data.processor import ProcessorError
@@ -24,6 +25,7 @@ EXPECTED = (
     ImageError,
     LoRAError,
     MeshError,
+    MiningError,
     PipelineError,
     PlanError,
     PredictionError,

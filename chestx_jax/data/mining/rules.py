@@ -69,7 +69,7 @@ def mine_rules(sample: Sample, seed: int) -> Sample:
     """The sample with `reason_steps` from its report and answer. Equal samples and seeds give equal steps.
 
     Raises:
-      ValueError: a binary or temporal sample without `extra["label"]`.
+      MiningError: a binary or temporal sample without `extra["label"]`.
     """
     rng = random.Random(f"{seed}|{sample.id}")
     teller = Teller(Facts.of(sample), rng)

@@ -9,6 +9,11 @@ from functools import lru_cache
 from chestx_jax.data.schema import NO_FINDING, Sample
 from chestx_jax.radiology import Finding, extract_findings, relation
 
+
+class MiningError(ValueError):
+    """A sample or prompts that cannot be mined with; the message names the sample and its field, or the file."""
+
+
 SURE = ("same", "side", "entailed")
 """Relations that bear a claim out whatever else a text says; "kin" does so only where nothing conflicts."""
 VERDICTS = ("supported", "contradicted", "unmentioned")
@@ -82,11 +87,13 @@ def asked_label(sample: Sample) -> str:
     """The label that a binary or temporal question asks for.
 
     Raises:
-      ValueError: the sample does not say; it names the sample and the field.
+      MiningError: the sample does not say; it names the sample and the field.
     """
     label = sample.extra.get("label")
     if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"sample {sample.id!r}: field 'label' is missing; a {sample.task} question needs it")
+        raise MiningError(
+            f"sample {sample.id!r}: field 'label' is missing; a {sample.task} question needs it"
+        )
     return label
 
 

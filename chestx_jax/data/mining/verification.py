@@ -91,7 +91,7 @@ def verify(sample: Sample) -> Verification:
     not mention are fine.
 
     Raises:
-      ValueError: a binary or temporal sample without `extra["label"]`.
+      MiningError: a binary or temporal sample without `extra["label"]`.
     """
     steps = tuple(_check_step(step, sample) for step in sample.reason_steps)
     leaks = tuple(
