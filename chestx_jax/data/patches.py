@@ -120,16 +120,18 @@ def patchify(
         image = np.asarray(Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC))
     p, m, channels = config.patch, config.merge, len(config.mean)
     rows, cols = high // p, wide // p
-    blocks = image.reshape(rows // m, m, p, cols // m, m, p, channels).transpose(0, 3, 1, 4, 6, 2, 5)
-    codes = blocks.reshape(rows * cols, channels, p * p)
+    planes = image[..., :1] if image.strides[2] == 0 else image  # `load_image`: a grey picture is one plane
+    blocks = planes.reshape(rows // m, m, p, cols // m, m, p, -1).transpose(6, 0, 3, 1, 4, 2, 5)
+    codes = blocks.reshape(-1, rows * cols, p * p)
     if out is None:
         out = np.empty((rows * cols, config.width), np.float32)
     view = out.reshape(rows * cols, channels, config.temporal, p * p)
     if not np.shares_memory(view, out):
         raise PatchError("the array to write into is not contiguous")
+    values = np.empty((rows * cols, p * p), np.float32)  # small enough for the cache
     for channel in range(channels):
-        # mode="clip" lets numpy write straight into `out`; a byte can never leave the table
-        np.take(config.table[channel], codes[:, channel], out=view[:, channel, 0], mode="clip")
-        view[:, channel, 1:] = view[:, channel, :1]
+        # mode="clip" lets numpy write straight into `values`; a byte can never leave the table
+        np.take(config.table[channel], codes[channel % len(codes)], out=values, mode="clip")
+        view[:, channel] = values[:, None]
     place = np.indices((rows, cols), np.int32).reshape(2, rows // m, m, cols // m, m)
     return out, np.ascontiguousarray(place.transpose(1, 3, 2, 4, 0).reshape(-1, 2))
