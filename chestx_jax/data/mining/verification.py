@@ -32,6 +32,10 @@ _EARLIER = re.compile(
     r"\b(?:reference|earlier|prior|previous|first|baseline|initial) (?:image|film|radiograph|chest x-ray)",
     re.I,
 )
+_KIND = re.compile(
+    r"\b(?:round(?:ed)?|linear|band-?like|streaky|nodular|irregular|metal\w*|reticular|discrete|separate|tension|active"
+    r"|well-defined|such|similar|bilateral symmetrical|implanted|structured)\b[\w\s,-]{0,25}$"
+)
 _NEW_IMAGE = re.compile(r"\bnew(?= (?:image|one|film|radiograph))", re.IGNORECASE)
 """Says which image is meant, not that a finding is new; read as "2nd", which has as many letters."""
 _LATER = re.compile(
@@ -125,10 +129,7 @@ def _reasons(
 def _check_step(step: str, sample: Sample) -> StepCheck:
     if sample.task == "temporal":
         step = _NEW_IMAGE.sub("2nd", step)
-    claims = tuple(
-        _check_change(finding, sample) or check_claim(finding, _books(sample, step, finding))
-        for finding in step_claims(step, sample)
-    )
+    claims = tuple(_check_claim(finding, step, sample) for finding in step_claims(step, sample))
     verdicts = {claim.verdict for claim in claims}
     if not claims:
         return StepCheck("empty", ())
@@ -136,6 +137,20 @@ def _check_step(step: str, sample: Sample) -> StepCheck:
         return StepCheck("contradicted", claims)
     unfounded = any(claim.unfounded for claim in claims)
     return StepCheck("unmentioned" if unfounded or "supported" not in verdicts else "supported", claims)
+
+
+def _check_claim(finding: Finding, step: str, sample: Sample) -> ClaimCheck:
+    check = _check_change(finding, sample) or check_claim(finding, _books(sample, step, finding))
+    if check.verdict == "contradicted" and finding.polarity == "absent" and _of_a_kind(finding, step):
+        return ClaimCheck(finding, "unmentioned")
+    return check
+
+
+def _of_a_kind(finding: Finding, step: str) -> bool:
+    """Whether a denial is of one kind only ("no round opacity"), which another of its concept does not
+    contradict. The findings room does not keep such adjectives."""
+    before = step[finding.sentence_start : finding.start].lower()
+    return _KIND.search(before) is not None
 
 
 def _books(sample: Sample, step: str, finding: Finding) -> list[Book]:
