@@ -83,7 +83,8 @@ def _lists_options(sentence: str, sample: Sample) -> bool:
     if sample.options is None or sample.task in ("binary", "temporal"):
         return False
     text = sentence.lower()
-    return sum(all(label.lower() in text for label in labels_of(option)) for option in sample.options) > 1
+    named = sum(all(label.lower() in text for label in labels_of(option)) for option in sample.options)
+    return named >= max(3, len(sample.options) - 1)
 
 
 def _taken_back(finding: Finding, told: list[Finding]) -> bool:

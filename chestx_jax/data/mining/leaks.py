@@ -18,7 +18,7 @@ _SOURCE = (
     r"x{4,}",
 )
 _PLAN = (
-    r"(?:the|diagnosis|diagnostic|this|given|provided|above) plan(?:s|ned)?",
+    r"(?:the|diagnosis|diagnostic|this|given|provided|above) plans?",
     r"(?:the )?(?:correct|known|given|right|ground[- ]truth) answer (?:provided|given|was|above)",
     r"ground[- ]truth",
     r"as (?:an )?(?:ai|language model)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -68,8 +68,13 @@ Book = tuple[str, Sequence[Finding]]
 
 @lru_cache(maxsize=4096)
 def report_findings(report: str) -> tuple[Finding, ...]:
-    """The asserted findings of a report, with spans into it."""
-    return tuple(finding for finding in extract_findings(report) if finding.asserted)
+    """The asserted findings of a report, with spans into it. One without a side is left out where the same
+    concept is affirmed on a side: "left effusion .. effusion" tells nothing of the right."""
+    found = [finding for finding in extract_findings(report) if finding.asserted]
+    sided = {one.concept for one in found if one.polarity == "present" and one.laterality}
+    return tuple(
+        one for one in found if one.polarity == "absent" or one.laterality or one.concept not in sided
+    )
 
 
 def answer_findings(sample: Sample) -> tuple[Finding, ...]:
@@ -126,16 +131,30 @@ def is_normal(label: str) -> bool:
 
 
 def check_claim(claim: Finding, books: Iterable[Book]) -> ClaimCheck:
-    """The verdict of the sources on an asserted finding. The first source that speaks of just that decides; a
-    relation between kin ("consolidation" for "opacity", `ALIKE`) counts where none does, and outweighs a
-    conflict with kin ("calcified nodule" against "lungs clear" where the report names a granuloma)."""
+    """The verdict of the sources on an asserted finding. The first source that speaks of just that concept
+    decides, so a report outweighs the answer behind it. A relation between kin ("consolidation" for "opacity",
+    `ALIKE`) counts where none does, and outweighs a conflict with kin ("calcified nodule" against "lungs clear"
+    where the report names a granuloma)."""
     books = tuple(books)
-    for rule in (_sure, _opposite, _kin, _conflicting):
+    for name, findings in books:
+        for rule in (_sure, _opposite):
+            if check := _first(claim, name, findings, rule):
+                return check
+    for rule in (_kin, _conflicting):
         for name, findings in books:
-            for other in findings:
-                if verdict := rule(claim, other):
-                    return ClaimCheck(claim, verdict, name, other)
+            if check := _first(claim, name, findings, rule):
+                return check
     return ClaimCheck(claim, "unmentioned")
+
+
+_Rule = Callable[[Finding, Finding], str | None]
+
+
+def _first(claim: Finding, name: str, findings: Sequence[Finding], rule: _Rule) -> ClaimCheck | None:
+    for other in findings:
+        if verdict := rule(claim, other):
+            return ClaimCheck(claim, verdict, name, other)
+    return None
 
 
 def _sure(claim: Finding, other: Finding) -> str | None:

@@ -186,5 +186,10 @@ def _broken(sample: Sample) -> list[str]:
     if sample.task == "temporal":
         return []
     known = {one.concept for one, _ in contradictions(report_findings(sample.report))}
-    found = [finding for step in sample.reason_steps for finding in step_claims(step, sample)]
+    found = [
+        finding
+        for step in sample.reason_steps
+        for finding in step_claims(step, sample)
+        if finding.polarity == "present" or not _of_a_kind(finding, step)
+    ]
     return [one.concept for one, _ in contradictions(found) if one.concept not in known]
