@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Shaped
 
 FSDP, TENSOR = "fsdp", "tensor"
 BATCH_AXES = ("replica", FSDP)
+EVERYWHERE = (*BATCH_AXES, TENSOR)
 
 
 def constrain_batch(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
@@ -31,10 +32,7 @@ def constrain_batch(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
 def constrain_images(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
     """As `constrain_batch`, and over `tensor` too where there are rows enough: the vision tower's kernels are whole
     on every chip of the tensor axis, which would otherwise all do the same work."""
-    mesh = jax.sharding.get_abstract_mesh()
-    everywhere = (*BATCH_AXES, TENSOR)
-    enough = x.shape[0] % math.prod(mesh.shape[name] for name in everywhere if name in mesh.axis_names) == 0
-    return _constrain(x, everywhere if enough else BATCH_AXES)
+    return _constrain(x, EVERYWHERE if x.shape[0] % mesh_size(*EVERYWHERE) == 0 else BATCH_AXES)
 
 
 def _constrain(x: Array, wanted: tuple[str, ...]) -> Array:
@@ -47,49 +45,39 @@ def _constrain(x: Array, wanted: tuple[str, ...]) -> Array:
 
 def fsdp_parts(size: int) -> int:
     """Into how many parts `fsdp` cuts a dimension: the axis' size where it divides, else 1 (parallel/rules.py)."""
-    mesh = jax.sharding.get_abstract_mesh()
-    parts = mesh.shape[FSDP] if FSDP in mesh.axis_names else 1
+    parts = mesh_size(FSDP)
     return parts if size % parts == 0 else 1
 
 
+def mesh_size(*axes: str) -> int:
+    """How many chips the mesh that is set has along `axes`; 1 without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[name] for name in axes if name in mesh.axis_names)
+
+
 def per_chip(f: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-    """`f` on each chip's rows and cuts (`jax.shard_map`), the tensor axis left to the compiler."""
-    return jax.shard_map(
-        f, in_specs=in_specs, out_specs=out_specs, axis_names=set(BATCH_AXES), check_vma=False
-    )
+    """`f` on each chip's rows and cuts. Every axis is by hand: XLA undoes the cuts of an axis left to it before each
+    exchange along another one."""
+    return jax.shard_map(f, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def pin(kernel: Shaped[Array, "I O"], cut: int, units: int) -> Shaped[Array, "I O"]:
-    """Within `per_chip`: holds the dimension that `fsdp` does not cut where `tensor` cuts it.
-
-    Args:
-      units: into how many pieces `tensor` may cut (heads, or elements); 1 is never.
-    """
-    tensor = jax.sharding.get_abstract_mesh().shape[TENSOR]
-    if tensor == 1 or units % tensor or kernel.shape[1 - cut] % tensor:
-        return kernel
-    return jax.lax.with_sharding_constraint(kernel, P(TENSOR, None) if cut else P(None, TENSOR))
-
-
-def gather(part: Shaped[Array, "I O"], cut: int, units: int) -> Shaped[Array, "I O"]:
+def gather(part: Shaped[Array, "I O"], cut: int) -> Shaped[Array, "I O"]:
     """Within `per_chip`: the whole kernel from every chip's part of dimension `cut`."""
-    return pin(jax.lax.all_gather(pin(part, cut, units), FSDP, axis=cut, tiled=True), cut, units)
+    return jax.lax.all_gather(part, FSDP, axis=cut, tiled=True)
 
 
-def scatter(whole: Float[Array, "I O"], cut: int, units: int, stages: tuple[int, ...]) -> Float[Array, "I O"]:
+def scatter(whole: Float[Array, "I O"], cut: int, stages: tuple[int, ...]) -> Float[Array, "I O"]:
     """Within `per_chip`: the sum over `fsdp`, of which each chip keeps its part of dimension `cut`.
 
     Args:
-      units: see `pin`.
       stages: factors of the axis' size (`scatter_stages`); each is one reduce-scatter.
     """
     # Along rows: a part of the last dimension is often narrower than the 128 lanes of a TPU.
-    part = pin(whole, cut, units).T if cut else pin(whole, cut, units)
+    part = whole.T if cut else whole
     chips = np.arange(math.prod(stages)).reshape(stages)
     for stage, size in enumerate(stages):
         groups = np.moveaxis(chips, stage, -1).reshape(-1, size).tolist() if len(stages) > 1 else None
         part = jax.lax.psum_scatter(part, FSDP, scatter_dimension=0, tiled=True, axis_index_groups=groups)
-        part = pin(part, 0, units)
     return part.T if cut else part
 
 
@@ -106,28 +94,36 @@ def scatter_stages(parts: int) -> tuple[int, ...]:
 def matmul(
     rows: Float[Array, "N I"], kernel: Float[Array, "I O"], cut: int, units: int, out_dtype: Any = None
 ) -> Float[Array, "N O"]:
-    """`rows @ kernel`, the rows split over the batch axes and the kernel cut by `fsdp` along dimension `cut`, by
-    `tensor` along the other one, into pieces of whole `units`."""
-    parts = fsdp_parts(kernel.shape[cut])
+    """`rows @ kernel`, the rows split over the batch axes and the kernel cut by `fsdp` along dimension `cut`.
+
+    Args:
+      units: into how many pieces (heads, or elements) `tensor` may cut the other dimension, where it divides them;
+        with 1 it splits the rows instead.
+    """
+    parts, tensor = fsdp_parts(kernel.shape[cut]), mesh_size(TENSOR)
     if parts == 1:
         return jnp.matmul(rows, kernel, preferred_element_type=out_dtype)
-    local = partial(_gathered_matmul, cut=cut, units=units, stages=scatter_stages(parts), out_dtype=out_dtype)
-    split = P(BATCH_AXES, None)
-    return per_chip(local, (split, kernel_spec(cut)), split)(rows, kernel)
+    inner = TENSOR if units > 1 and units % tensor == 0 and kernel.shape[1 - cut] % tensor == 0 else None
+    batch = EVERYWHERE if units == 1 and rows.shape[0] % mesh_size(*EVERYWHERE) == 0 else BATCH_AXES
+    product = _gathered_product(cut, scatter_stages(parts), out_dtype)
+    if not cut:  # column-parallel where tensor cuts: each chip its columns of the result
+        return per_chip(product, (P(batch, None), P(FSDP, inner)), P(batch, inner))(rows, kernel)
+    if inner is None:
+        return per_chip(product, (P(batch, None), P(None, FSDP)), P(batch, None))(rows, kernel)
+    # row-parallel: each chip a summand of the result (Megatron-LM, arXiv 1909.08053, section 3)
+    summed = per_chip(
+        lambda rows, part: jax.lax.psum(product(rows, part), TENSOR),
+        (P(batch, inner), P(inner, FSDP)),
+        P(batch, None),
+    )
+    return summed(rows, kernel)
 
 
-def kernel_spec(cut: int) -> P:
-    """How a kernel lies for `per_chip`."""
-    return P(None, FSDP) if cut else P(FSDP, None)
-
-
-def _gathered_matmul(
-    rows: Array, part: Array, cut: int, units: int, stages: tuple[int, ...], out_dtype: Any
-) -> Array:
+def _gathered_product(cut: int, stages: tuple[int, ...], out_dtype: Any) -> Callable[[Array, Array], Array]:
     # Its own gradient, so that no remat policy, "none" included, keeps gathered kernels for the backward pass.
     @jax.custom_vjp
     def product(rows: Array, part: Array) -> Array:
-        return jnp.matmul(rows, gather(part, cut, units), preferred_element_type=out_dtype)
+        return jnp.matmul(rows, gather(part, cut), preferred_element_type=out_dtype)
 
     def forward(rows: Array, part: Array) -> tuple[Array, tuple[Array, Array]]:
         return product(rows, part), (rows, part)
@@ -135,9 +131,7 @@ def _gathered_matmul(
     def backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
         rows, part = saved
         gradient = gradient.astype(rows.dtype)
-        return jnp.matmul(gradient, gather(part, cut, units).T), scatter(
-            jnp.matmul(rows.T, gradient), cut, units, stages
-        )
+        return jnp.matmul(gradient, gather(part, cut).T), scatter(jnp.matmul(rows.T, gradient), cut, stages)
 
     product.defvjp(forward, backward)
-    return product(rows, part)
+    return product

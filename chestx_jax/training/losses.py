@@ -16,9 +16,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from chestx_jax.models.partitioning import (
     BATCH_AXES,
+    EVERYWHERE,
+    FSDP,
+    TENSOR,
     fsdp_parts,
     gather,
-    kernel_spec,
+    mesh_size,
     per_chip,
     scatter,
     scatter_stages,
@@ -59,22 +62,25 @@ def chunked_cross_entropy(
       hidden: final-norm states.
       tokens: token ids.
       loss_mask: True where the token is a target.
-      chunk: positions whose logits exist at a time; the last chunk is padded with masked positions.
+      chunk: positions of every row whose logits exist at a time (rows are chunked as one line of tokens).
     """
-    return _sums(kernel, hidden[:, :-1], tokens[:, 1:], loss_mask[:, 1:].astype(jnp.float32), chunk)
+    batch, length, width = hidden.shape
+    targets = jnp.roll(tokens, -1, axis=1).reshape(-1)
+    mask = jnp.roll(loss_mask.at[:, 0].set(False), -1, axis=1).astype(jnp.float32).reshape(-1)
+    return _sums(kernel, hidden.reshape(-1, width), targets, mask, -(-length // chunk))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _sums(kernel: Array, hidden: Array, targets: Array, mask: Array, chunk: int) -> TokenSums:
-    return _on_mesh(kernel, hidden, targets, mask, chunk, gradients=False)[0]
+def _sums(kernel: Array, hidden: Array, targets: Array, mask: Array, chunks: int) -> TokenSums:
+    return _on_mesh(kernel, hidden, targets, mask, chunks, gradients=False)[0]
 
 
-def _forward(kernel: Array, hidden: Array, targets: Array, mask: Array, chunk: int) -> tuple[TokenSums, Any]:
-    sums, d_kernel, d_hidden = _on_mesh(kernel, hidden, targets, mask, chunk, gradients=True)
+def _forward(kernel: Array, hidden: Array, targets: Array, mask: Array, chunks: int) -> tuple[TokenSums, Any]:
+    sums, d_kernel, d_hidden = _on_mesh(kernel, hidden, targets, mask, chunks, gradients=True)
     return sums, (d_kernel.astype(kernel.dtype), d_hidden)
 
 
-def _backward(chunk: int, saved: tuple[Array, Array], above: TokenSums) -> tuple[Array | None, ...]:
+def _backward(chunks: int, saved: tuple[Array, Array], above: TokenSums) -> tuple[Array | None, ...]:
     d_kernel, d_hidden = saved
     return (
         above.loss.astype(d_kernel.dtype) * d_kernel,
@@ -87,52 +93,55 @@ def _backward(chunk: int, saved: tuple[Array, Array], above: TokenSums) -> tuple
 _sums.defvjp(_forward, _backward)
 
 
-def _on_mesh(kernel: Array, hidden: Array, targets: Array, mask: Array, chunk: int, gradients: bool) -> Any:
-    """`_chunks` on each chip's rows: the kernel is gathered once, its gradient reduce-scattered once."""
-    parts, vocabulary = fsdp_parts(kernel.shape[0]), kernel.shape[1]
-    run = partial(_chunks, chunk=chunk, gradients=gradients)
-    if parts == 1:
-        return run(kernel.astype(hidden.dtype), hidden, targets, mask)
+def _on_mesh(kernel: Array, hidden: Array, targets: Array, mask: Array, chunks: int, gradients: bool) -> Any:
+    """`_chunks` on each chip's tokens, those of the tensor axis too: the kernel is gathered once, its gradient
+    reduce-scattered once."""
+    kernel = kernel.astype(hidden.dtype)
+    parts, tensor = fsdp_parts(kernel.shape[0]), mesh_size(TENSOR)
+    run = partial(_chunks, chunks=chunks, gradients=gradients)
+    if parts == 1 or len(hidden) % mesh_size(*EVERYWHERE):
+        return run(kernel, hidden, targets, mask)
+    inner = TENSOR if kernel.shape[1] % tensor == 0 else None
 
     def local(part: Array, *rows: Array) -> Any:
-        sums, d_kernel, d_hidden = run(gather(part, 0, vocabulary), *rows)
-        sums = jax.tree.map(lambda x: jax.lax.psum(x, BATCH_AXES), sums)
+        whole = jax.lax.all_gather(part, TENSOR, axis=1, tiled=True) if inner else part
+        sums, d_kernel, d_hidden = run(gather(whole, 0), *rows)
+        sums = jax.tree.map(lambda x: jax.lax.psum(x, EVERYWHERE), sums)
         if gradients:
-            d_kernel = scatter(d_kernel, 0, vocabulary, scatter_stages(parts))
-            d_kernel = jax.lax.psum(d_kernel, BATCH_AXES[0])
+            d_kernel = scatter(d_kernel, 0, scatter_stages(parts))
+            if inner:
+                d_kernel = jax.lax.psum_scatter(d_kernel, TENSOR, scatter_dimension=1, tiled=True)
+            d_kernel = jax.lax.psum(d_kernel, BATCH_AXES[0] if inner else (BATCH_AXES[0], TENSOR))
         return sums, d_kernel, d_hidden
 
-    rows = P(BATCH_AXES)
-    out = (P(), kernel_spec(0) if gradients else None, rows if gradients else None)
-    return per_chip(local, (kernel_spec(0), rows, rows, rows), out)(
-        kernel.astype(hidden.dtype), hidden, targets, mask
-    )
+    rows, lies = P(EVERYWHERE), P(FSDP, inner)
+    out = (P(), lies if gradients else None, rows if gradients else None)
+    return per_chip(local, (lies, rows, rows, rows), out)(kernel, hidden, targets, mask)
 
 
-def _chunks(kernel: Array, hidden: Array, targets: Array, mask: Array, *, chunk: int, gradients: bool) -> Any:
+def _chunks(
+    kernel: Array, hidden: Array, targets: Array, mask: Array, *, chunks: int, gradients: bool
+) -> Any:
     """(sums, gradient of the kernel, gradient of the hidden states), the latter two None when not asked for."""
-    batch, length, width = hidden.shape
-    chunk = min(chunk, length)
-    padding = -length % chunk
+    tokens, width = hidden.shape
+    padding = -tokens % chunks
 
     def split(x: Array) -> Array:
-        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-        return x.reshape(batch, -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+        return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)).reshape(chunks, -1, *x.shape[1:])
 
     def step(carry: tuple[TokenSums, Any], part: tuple[Array, Array, Array]) -> tuple[Any, Any]:
         (sums, d_kernel), (h, y, m) = carry, part
-        logits = jnp.einsum("bcd,dv->bcv", h, kernel, preferred_element_type=jnp.float32)
-        is_target = jax.lax.broadcasted_iota(y.dtype, logits.shape, 2) == y[..., None]
+        logits = jnp.matmul(h, kernel, preferred_element_type=jnp.float32)
+        is_target = jax.lax.broadcasted_iota(y.dtype, logits.shape, 1) == y[:, None]
         log_total = jax.nn.logsumexp(logits, axis=-1)
         loss = log_total - jnp.where(is_target, logits, 0).sum(axis=-1)
         hit = (jnp.argmax(logits, axis=-1) == y).astype(jnp.float32)
         sums = sums + TokenSums(loss=(loss * m).sum(), correct=(hit * m).sum(), count=m.sum())
         if not gradients:
             return (sums, None), None
-        slope = (jnp.exp(logits - log_total[..., None]) - is_target) * m[..., None]
-        slope = slope.astype(h.dtype)
-        d_kernel += jnp.einsum("bcd,bcv->dv", h, slope, preferred_element_type=jnp.float32)
-        return (sums, d_kernel), jnp.einsum("bcv,dv->bcd", slope, kernel)
+        slope = ((jnp.exp(logits - log_total[:, None]) - is_target) * m[:, None]).astype(h.dtype)
+        d_kernel += jnp.matmul(h.T, slope, preferred_element_type=jnp.float32)
+        return (sums, d_kernel), jnp.matmul(slope, kernel.T)
 
     start = jnp.zeros(kernel.shape, jnp.float32) if gradients else None
     (sums, d_kernel), d_hidden = jax.lax.scan(
@@ -140,5 +149,4 @@ def _chunks(kernel: Array, hidden: Array, targets: Array, mask: Array, *, chunk:
     )
     if not gradients:
         return sums, None, None
-    d_hidden = d_hidden.swapaxes(0, 1).reshape(batch, -1, width)[:, :length]
-    return sums, d_kernel.astype(hidden.dtype), d_hidden
+    return sums, d_kernel.astype(hidden.dtype), d_hidden.reshape(-1, width)[:tokens]

@@ -54,7 +54,7 @@ def test_stages_of_a_reduce_scatter_do_not_change_it(stages: tuple[int, ...], cu
     whole = jnp.asarray(RNG.normal(size=(8, 16, 24)), jnp.float32)  # one summand a chip
     out = P(None, "fsdp") if cut else P("fsdp", None)
     with jax.set_mesh(mesh):
-        run = jax.jit(per_chip(lambda x: scatter(x[0], cut, 1, stages), P("fsdp"), out))
+        run = jax.jit(per_chip(lambda x: scatter(x[0], cut, stages), P("fsdp"), out))
         np.testing.assert_allclose(run(whole), whole.sum(0), rtol=1e-5, atol=1e-5)
 
 

@@ -38,8 +38,8 @@ class Init:
 class Linear(nnx.Module):
     """`torch.nn.Linear` with the kernel as [in, out], and room for a LoRA adapter (models/lora.py).
 
-    `cut` is the kernel's dimension that `fsdp` cuts; the other one `tensor` may cut into pieces of whole `units` (heads;
-    elements when None; 1 is never), as parallel/rules.py says.
+    `cut` is the kernel's dimension that `fsdp` cuts; the other one `tensor` may cut into pieces of whole `units`
+    (heads; elements when None; 1 is never), as parallel/rules.py says.
     """
 
     def __init__(

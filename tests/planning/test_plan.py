@@ -1,0 +1,104 @@
+"""The plan end to end: real programs, compiled for machines that are not there."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from chestx_jax.planning import plan
+from chestx_jax.planning.compiling import CompileError, compile_program
+from chestx_jax.planning.facts import bounds, verdict
+from chestx_jax.planning.search import candidates
+from chestx_jax.planning.topology import GIB, parse_topology
+from configs import sft
+from tests.planning.conftest import needs_libtpu
+
+V5E = parse_topology("v5e:2x2", 1)
+
+
+@needs_libtpu
+def test_two_layers_at_7b_width_on_four_chips(two_layers: ConfigDict, tmp_path: Path) -> None:
+    facts = plan.plan(two_layers, V5E, ["sft"], {})
+    (one,) = facts
+    plan.check(facts, V5E)
+    # float32 parameters and two moments of the same size, cut over four chips
+    assert one.parts["optimizer"] == pytest.approx(2 * one.parts["parameters"], rel=1e-3)
+    assert one.memory is not None and one.memory.peak < 15.75 * GIB
+    # what the policy "mlp" redoes: gate projections, attention scores, the one vision layer
+    assert 1.05 < one.flops_ratio < 1.15
+    # weights are gathered at most twice in bfloat16, gradients never summed whole
+    whole = 2 * one.parts["parameters"]  # four chips' float32 as bfloat16
+    gathered = (
+        one.total("result_bytes") - one.traffic.get("reduce-scatter", {"result_bytes": 0})["result_bytes"]
+    )
+    assert gathered < 2.2 * whole
+    assert one.traffic["reduce-scatter"]["wire_bytes"] > 0.5 * whole
+    least = bounds(one, V5E)
+    assert least is not None and 0 < least.arithmetic <= least.seconds
+    plan.write(facts, V5E, tmp_path / "out")
+    (record,) = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert record["peak_bytes"] == one.memory.peak and record["does_not_fit"] == ""
+    assert "chip-hours for 100 steps" in (tmp_path / "out" / "plan.md").read_text()
+
+
+@needs_libtpu
+def test_what_does_not_fit_says_so(two_layers: ConfigDict) -> None:
+    two_layers.model.remat = "none"
+    two_layers.update(batch_size=512)
+    one = compile_program("sft", two_layers, V5E, index=0, options={})
+    assert one.memory is None and "hbm a chip, which has 15.75GiB" in verdict(one, V5E)
+    with pytest.raises(plan.DoesNotFit, match=r"sft 512 tokens.*needs \d"):
+        plan.check([one], V5E)
+
+
+def test_simulated_devices_need_no_libtpu(tmp_path: Path) -> None:
+    config = sft.get_config("tiny")
+    config.data.buckets = ((64, 16),)
+    topology = parse_topology("cpu:8", 1)
+    facts = plan.plan(
+        config, topology, ["sft", "rollout"], {"rollout": dict(prompts=8, group=2, new_tokens=5, tensor=1)}
+    )
+    update, rollout = facts
+    assert update.mesh == {"replica": 1, "fsdp": 8, "tensor": 1} and update.runs == config.steps
+    assert 1.0 < update.flops_ratio < 1.4 and 1.0 <= rollout.flops_ratio < 1.2
+    assert update.traffic["reduce-scatter"]["times"] > 0
+    assert (
+        rollout.total("wire_bytes") < 10_000
+    )  # whole weights on each device: only the loop's end is agreed on
+    assert bounds(update, topology) is None and verdict(update, topology) == ""
+    plan.write(facts, topology, tmp_path)
+    text = (tmp_path / "plan.md").read_text()
+    assert "rollout of 5" in text and "lower bound" in text
+
+
+def test_a_mesh_that_does_not_fit_is_the_users_to_mend() -> None:
+    config = sft.get_config("tiny")
+    config.mesh.fsdp = 3
+    with pytest.raises(CompileError, match="does not fit 8 devices"):
+        compile_program("sft", config, parse_topology("cpu:8", 1), index=0, options={})
+
+
+def test_candidates_divide_chips_batch_and_heads() -> None:
+    config = sft.get_config("qwen2_vl_7b")
+    found = list(candidates(config, parse_topology("v5e:8x8", 1)))
+    assert {c["accumulation"] for c in found if c["mesh.tensor"] == 1} == {1, 2}  # 128 rows over 64 chips
+    assert {c["mesh.tensor"] for c in found} == {1, 2, 4}
+    two = list(candidates(config, parse_topology("v5e:8x8", 2)))
+    assert {c["mesh.replica"] for c in two} == {2} and {
+        c["accumulation"] for c in two if c["mesh.tensor"] == 1
+    } == {1}
+
+
+def test_search_proposes_the_lowest_bound_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.planning.test_facts import some_facts
+
+    def compiled(name, config, topology, *, index, options):
+        peak = {"mlp": 20, "minimal": 12, "full": 6}[config.model.remat] * GIB
+        flops = {"mlp": 1.1, "minimal": 1.2, "full": 1.3}[config.model.remat] * config.mesh.tensor * 1e14
+        return some_facts(temporaries=peak, compiled_flops=int(flops))
+
+    monkeypatch.setattr(plan, "compile_program", compiled)
+    facts, changes = plan.search(sft.get_config("qwen2_vl_7b"), parse_topology("v5e:8x8", 1), 0)
+    assert (changes["model.remat"], changes["mesh.tensor"]) == ("minimal", 1)
+    assert len(facts) > 6 and "model.remat=full" in " ".join(one.program for one in facts)
