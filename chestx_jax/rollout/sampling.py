@@ -48,29 +48,41 @@ class Sampling:
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
-def sampling_logprobs(
-    logits: Float[Array, "*rows V"], sampling: Sampling, drawn: Int[Array, "*rows"] | None = None
-) -> Float[Array, "*rows V"]:
+def sampling_logprobs(logits: Float[Array, "*rows V"], sampling: Sampling) -> Float[Array, "*rows V"]:
     """Log-probabilities of the distribution that tokens are drawn from; `EXCLUDED` where it is zero.
 
     Greedy decoding reports those at temperature 1 (its own distribution has all its mass on one token).
-
-    Args:
-      drawn: tokens that passed the filters when they were drawn, for who computes the same again: they pass
-        here too, also where a last bit of the logits differs. Which tokens pass has no gradient.
     """
+    scaled = scale(logits, sampling)
+    passes = permitted(logits.shape[-1], sampling) & (scaled >= threshold(scaled, sampling))
+    return jnp.maximum(jax.nn.log_softmax(jnp.where(passes, scaled, EXCLUDED), axis=-1), EXCLUDED)
+
+
+def scale(logits: Float[Array, "*rows V"], sampling: Sampling) -> Float[Array, "*rows V"]:
+    """Logits over the temperature, float32."""
     logits = logits.astype(jnp.float32)
-    if sampling.forbidden_ids:
-        forbidden = np.isin(np.arange(logits.shape[-1]), sampling.forbidden_ids)
-        logits = jnp.where(forbidden, EXCLUDED, logits)
-    if sampling.temperature > 0:
-        logits = logits / sampling.temperature
-    if sampling.filters:
-        passes = _filter(jax.lax.stop_gradient(logits), sampling)
-        if drawn is not None:
-            passes |= jnp.arange(logits.shape[-1]) == drawn[..., None]
-        logits = jnp.where(passes, logits, EXCLUDED)
-    return jnp.maximum(jax.nn.log_softmax(logits, axis=-1), EXCLUDED)
+    return logits / sampling.temperature if sampling.temperature > 0 else logits
+
+
+def permitted(vocabulary: int, sampling: Sampling) -> Bool[np.ndarray, " V"]:
+    """All tokens but the forbidden."""
+    return ~np.isin(np.arange(vocabulary), sampling.forbidden_ids)
+
+
+def threshold(scaled: Float[Array, "*rows V"], sampling: Sampling) -> Float[Array, "*rows 1"]:
+    """The least scaled logit that passes top-k, top-p and min-p: each keeps the likeliest, up to some point."""
+    least = jnp.full((*scaled.shape[:-1], 1), -jnp.inf)
+    if not sampling.filters:
+        return least
+    scaled = jnp.where(permitted(scaled.shape[-1], sampling), scaled, EXCLUDED)
+    if 0 < sampling.top_k < scaled.shape[-1]:
+        least = _reaching(scaled, jnp.ones_like(scaled), sampling.top_k)
+    if sampling.top_p < 1:
+        inside = jnp.where(scaled >= least, scaled, EXCLUDED)
+        least = _reaching(inside, jax.nn.softmax(inside, axis=-1), sampling.top_p)
+    if sampling.min_p > 0:
+        least = jnp.maximum(least, scaled.max(axis=-1, keepdims=True) + jnp.log(sampling.min_p))
+    return least
 
 
 def sample(
@@ -91,29 +103,19 @@ def _argmax(x: Float[Array, "B V"]) -> Int[Array, " B"]:
     return places.min(axis=-1)
 
 
-def _filter(logits: Float[Array, "*rows V"], sampling: Sampling) -> Bool[Array, "*rows V"]:
-    """Which tokens pass top-k, top-p and min-p."""
-    passes = jnp.ones(logits.shape, bool)
-    if 0 < sampling.top_k < logits.shape[-1]:
-        passes = _likeliest(logits, jnp.ones_like(logits), sampling.top_k)
-    if sampling.top_p < 1:
-        logits = jnp.where(passes, logits, EXCLUDED)
-        passes &= _likeliest(logits, jax.nn.softmax(logits, axis=-1), sampling.top_p)
-    if sampling.min_p > 0:
-        passes &= logits >= logits.max(axis=-1, keepdims=True) + jnp.log(sampling.min_p)
-    return passes
-
-
-def _likeliest(
+def _reaching(
     logits: Float[Array, "*rows V"], weights: Float[Array, "*rows V"], need: float
-) -> Bool[Array, "*rows V"]:
-    """The fewest likeliest tokens whose weights reach `need` together, and the equals of the last of them.
+) -> Float[Array, "*rows 1"]:
+    """The largest logit such that the tokens at least as likely reach `need` with their weights.
 
     No sort of the vocabulary, which takes ten times as long on a CPU: float32 numbers are brought to integers of
-    the same order, and the threshold is found by bisection, exactly after 32 halvings.
+    the same order, and the place is found by bisection, exactly after 32 halvings.
     """
-    bits = jax.lax.bitcast_convert_type(logits, jnp.int32)
-    order = jnp.where(bits < 0, bits ^ jnp.iinfo(jnp.int32).max, bits)
+
+    def flip(bits: Array) -> Array:  # its own inverse
+        return jnp.where(bits < 0, bits ^ jnp.iinfo(jnp.int32).max, bits)
+
+    order = flip(jax.lax.bitcast_convert_type(logits, jnp.int32))
 
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
@@ -122,4 +124,5 @@ def _likeliest(
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
     least, most = order.min(axis=-1, keepdims=True), order.max(axis=-1, keepdims=True)
-    return order >= jax.lax.fori_loop(0, 32, halve, (least, most + 1))[0]
+    found, _ = jax.lax.fori_loop(0, 32, halve, (least, most + 1))
+    return jax.lax.bitcast_convert_type(flip(found), jnp.float32)

@@ -75,18 +75,6 @@ def test_top_k_keeps_equals_and_any_sign() -> None:
     np.testing.assert_array_equal(kept, [[False, True, True, True, False], [True, False, False, True, False]])
 
 
-def test_a_token_once_drawn_passes_when_its_logprob_is_computed_again() -> None:
-    """Though the last bit of a logit has put it outside the nucleus: the log-ratio stays finite."""
-    sampling = Sampling(1.0, top_p=0.5)
-    logits = jnp.log(jnp.asarray([[0.5, 0.5 - 1e-6, 1e-6]]))
-    outside = sampling_logprobs(logits, sampling)
-    assert outside[0, 1] == EXCLUDED
-    np.testing.assert_allclose(
-        sampling_logprobs(logits, sampling, jnp.asarray([1]))[0, 1], np.log(0.5), atol=1e-4
-    )
-    np.testing.assert_array_equal(sampling_logprobs(logits, sampling, jnp.asarray([0])), outside)
-
-
 def test_greedy_takes_the_first_of_the_likeliest() -> None:
     logits = jnp.asarray([[0.0, 3.0, 1.0, 3.0], [2.0, -1.0, 2.0, 0.0]])
     tokens, logprobs = sample(logits, jax.random.split(jax.random.key(0), 2), Sampling(forbidden_ids=(0,)))
