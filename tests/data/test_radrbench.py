@@ -11,7 +11,9 @@ import tensorflow_datasets as tfds
 
 from chestx_jax.data import read_samples
 from chestx_jax.data.bench import Recipe, build_bench
+from chestx_jax.data.example import Bucket
 from chestx_jax.data.images import ImageError, load_image
+from chestx_jax.data.pipeline import Pipeline, Source
 from chestx_jax.data.processor import Processor
 from chestx_jax.data.radrbench import RadRBench, read_records, write_records
 from chestx_jax.data.records import fields, open_records
@@ -101,3 +103,17 @@ def test_no_tensorflow(bench):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_pipeline_feeds_the_same_batches_from_records(bench, tmp_path, workers):
+    processor = Processor.from_pretrained(make_processor_dir(tmp_path), image_size=SIZE)
+    kwargs = dict(buckets=[Bucket(600, 16)], batch_size=4, steps=5, seed=3, read_threads=1)
+    files = Source("files", read_samples(bench / "binary" / "train.jsonl"), "answer")
+    records = Source("records", read_records(folder(bench, "binary"), "train"), "answer")
+    one = Pipeline([files], processor, **kwargs)
+    two = Pipeline([records], processor, workers=workers, **kwargs)
+    for left, right in zip(one, two, strict=True):
+        assert left.ids == right.ids
+        for name, array in left.arrays.items():
+            np.testing.assert_array_equal(right.arrays[name], array)
