@@ -29,6 +29,7 @@ _REGIONS: Mapping[str, tuple[str, ...]] = {
 }
 _FIRST = ("First the {region}: {sentence}", "I begin with the {region}: {sentence}")
 _TURNS = ("As to the {region}, {sentence}", "Next, {sentence}", "Then the {region}: {sentence}", "{plain}")
+_PLAIN = ("Next, {sentence}", "{plain}", "After that, {sentence}")
 CORE = (
     ("cardiomegaly", "absent"),
     ("lung opacity", "absent"),
@@ -79,6 +80,8 @@ def findings_review(teller: Teller, extra: tuple[Fact, ...] = (), begun: bool = 
 
 def _turn(region: str, sentence: str, turns: tuple[str, ...], teller: Teller) -> str:
     """The first sentence of a region, led in where that changes none of its claims."""
+    if any(word in sentence for word in region.split(" and ")):
+        turns = _PLAIN
     led = teller.rng.choice(turns).format(region=region, sentence=lower(sentence), plain=sentence)
     return led if claims(led) == claims(sentence) else sentence
 

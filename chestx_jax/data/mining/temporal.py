@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from chestx_jax.data.mining.facts import Fact, told
@@ -10,7 +10,7 @@ from chestx_jax.data.mining.sources import asked_label, label_findings
 from chestx_jax.data.mining.teller import Teller
 from chestx_jax.data.mining.wording import listed, phrase, words_of
 from chestx_jax.data.schema import Sample
-from chestx_jax.radiology import Finding
+from chestx_jax.radiology import Finding, load
 
 _CHANGED = {
     "stable": (
@@ -37,13 +37,19 @@ def temporal_steps(sample: Sample, teller: Teller) -> Iterator[str]:
     label = asked_label(sample)
     finding = label_findings(label)[0]
     prior, _ = told(str(sample.extra.get("prior_report", "")))
-    before = [fact for fact in prior if fact.finding.concept == finding.concept]
-    after = [fact for fact in teller.facts.affirmed if fact.finding.concept == finding.concept]
+    before, after = (_of_label(facts, finding) for facts in (prior, teller.facts.affirmed))
     worse = sample.answer_text == "worsening"
     yield _image("reference image", before, finding, bool(before) or not worse, teller)
     yield _image("new image", after, finding, bool(after) or sample.answer_text != "improving", teller)
     name = words_of(finding.concept).noun
     yield teller.rng.choice(_CHANGED[sample.answer_text]).format(name=name)
+
+
+def _of_label(facts: Sequence[Fact], finding: Finding) -> list[Fact]:
+    """The facts that say the label, those in its own words first; more special ones only without them."""
+    same = [fact for fact in facts if fact.finding.concept == finding.concept]
+    below = load().descendants[finding.concept]
+    return same or [fact for fact in facts if fact.finding.concept in below]
 
 
 def _image(image: str, facts: list[Fact], finding: Finding, shown: bool, teller: Teller) -> str:
