@@ -4,6 +4,9 @@ python -m launch.build_bench --source=openi --root=/data/openi --out=/data/bench
 python -m launch.build_bench --source=phantom --studies=2000 --image_size=112 --out=/data/phantom
 python -m launch.build_bench --source=folder --root=/data/ours --column=study=accession --column=report=text --out=..
 
+python -m launch.build_bench --source=openi --root=/data/openi --out=/data/bench --miner=llm \\
+    --llm_base_url=http://127.0.0.1:8000/v1 --llm_model=qwen2.5-72b [--dry_run --prices=2.5,10]
+
 Run the same line again after an interruption: it goes on. docs/data.md says what comes out.
 """
 
@@ -12,8 +15,9 @@ from pathlib import Path
 
 from absl import flags
 
-from chestx_jax.data.bench import MINERS, BenchError, Recipe, build_bench
+from chestx_jax.data.bench import MINERS, BenchError, Recipe, build_bench, preview
 from chestx_jax.data.bench.tell import shortcut_table, summary
+from chestx_jax.data.mining import MiningError, estimate_llm, mine_llm
 from chestx_jax.data.questions import SAMPLINGS, QuestionError
 from chestx_jax.data.schema import TASKS, SampleError
 from chestx_jax.data.sources import (
@@ -25,6 +29,7 @@ from chestx_jax.data.sources import (
     read_studies,
     tasks_of,
 )
+from chestx_jax.llm import Endpoint, LLMError
 from launch.program import start
 
 _SOURCE = flags.DEFINE_enum("source", None, sorted(SOURCES), "Which collection to read.", required=True)
@@ -43,6 +48,15 @@ _SAMPLING = flags.DEFINE_enum(
 )
 _MINER = flags.DEFINE_enum(
     "miner", "rules", MINERS, "Where reasoning comes from, unless the source brings it."
+)
+_BASE_URL = flags.DEFINE_string("llm_base_url", None, "llm: OpenAI-compatible server, up to the version.")
+_MODEL = flags.DEFINE_string("llm_model", None, "llm: model name.")
+_KEY_ENV = flags.DEFINE_string("llm_key_env", None, "llm: environment variable that holds the key.")
+_CONCURRENCY = flags.DEFINE_integer("llm_concurrency", 8, "llm: calls under way.", lower_bound=1)
+_PROMPTS = flags.DEFINE_string("prompts", None, "llm: directory with prompts of your own.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "llm: print calls, tokens and cost, and stop.")
+_PRICES = flags.DEFINE_list(
+    "prices", ["0", "0"], "llm: for --dry_run, per million prompt and completion tokens."
 )
 _LONGEST_SIDE = flags.DEFINE_integer(
     "longest_side", 512, "Images are stored at most so long; 0 leaves them where they are.", lower_bound=0
@@ -85,16 +99,22 @@ def main() -> None:
         columns_of_flags(_COLUMNS.value),
         _PROCESSES.value,
     )
+    if _DRY_RUN.value:
+        prompt, completion = (float(price) for price in _PRICES.value)
+        samples = preview(read_studies(_SOURCE.value, request, lambda record: None), recipe)
+        print(estimate_llm(samples, *llm_arguments(out)).summary(prompt, completion))
+        return
+    mine = (lambda samples: mine_llm(samples, *llm_arguments(out))) if recipe.miner == "llm" else None
     if _BEAM.value:
         from apache_beam.options.pipeline_options import PipelineOptions
 
         from chestx_jax.data.bench.beam import build_bench_beam
 
-        stats = build_bench_beam(_SOURCE.value, request, out, recipe, PipelineOptions(_BEAM.value))
+        stats = build_bench_beam(_SOURCE.value, request, out, recipe, PipelineOptions(_BEAM.value), mine=mine)
     else:
         rejected: list[Rejected] = []
         studies = read_studies(_SOURCE.value, request, rejected.append)
-        stats = build_bench(studies, out, recipe, rejected=rejected, processes=_PROCESSES.value)
+        stats = build_bench(studies, out, recipe, rejected=rejected, processes=_PROCESSES.value, mine=mine)
     if _RECORDS.value:
         from chestx_jax.data.radrbench import write_records
 
@@ -104,5 +124,13 @@ def main() -> None:
     print(f"the data card is {out / 'README.md'}, the numbers are in {out / 'stats.json'}")
 
 
+def llm_arguments(out: Path) -> tuple[Endpoint, Path, Path | None]:
+    """Endpoint, working directory and prompts of the miner."""
+    if not (_BASE_URL.value and _MODEL.value):
+        raise BenchError("--miner=llm needs --llm_base_url and --llm_model")
+    endpoint = Endpoint(_BASE_URL.value, _MODEL.value, _KEY_ENV.value, concurrency=_CONCURRENCY.value)
+    return endpoint, out / "mining", None if _PROMPTS.value is None else Path(_PROMPTS.value)
+
+
 if __name__ == "__main__":
-    start(main, (BenchError, QuestionError, SampleError, SourceError))
+    start(main, (BenchError, LLMError, MiningError, QuestionError, SampleError, SourceError))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from chestx_jax.data import mining, read_samples
-from chestx_jax.data.bench import BenchError, Recipe, build_bench
+from chestx_jax.data.bench import BenchError, Recipe, build_bench, preview
 from chestx_jax.data.bench.image_store import store_images
 from chestx_jax.data.bench.near_duplicates import THRESHOLD, Crossings, signature
 from chestx_jax.data.bench.study_json import study_from_json, study_to_json
@@ -164,7 +164,7 @@ def test_what_fails_verification_is_quarantined_with_its_reasons(tmp_path):
     def mine(samples):
         for sample in samples:
             steps = ("The report says that the heart is enlarged.", "So the answer is X.")
-            yield replace(sample, reason_steps=steps)
+            yield mining.Mined(replace(sample, reason_steps=steps), "quarantined")
 
     made = [study(tmp_path / "in", str(i)) for i in range(2)]
     recipe = Recipe(tasks=("single",), sampling="everything", miner="llm")
@@ -258,3 +258,25 @@ def test_the_card_and_the_statistics(tmp_path):
     assert hashlib.sha256((tmp_path / "single" / "train.jsonl").read_bytes()).hexdigest() == lines
     other = build_bench(phantom.studies(60, seed=1, size=16, out=tmp_path), tmp_path, Recipe(), progress=None)
     assert other["content_sha256"] != stats["content_sha256"]
+
+
+def test_a_stage_that_failed_is_the_reason(tmp_path):
+    def mine(samples):
+        return [mining.Mined(sample, "quarantined", ("plan: no JSON",)) for sample in samples]
+
+    recipe = Recipe(tasks=("single",), sampling="everything", miner="llm")
+    stats = build_bench([study(tmp_path / "in", "1")], tmp_path / "out", recipe, mine=mine, progress=None)
+    assert stats["verification"]["single"]["reasons"] == {"plan": 1}
+
+
+def test_a_preview_is_what_would_be_mined(tmp_path):
+    made = [study(tmp_path / "in", str(i)) for i in range(4)]
+    seen = []
+
+    def mine(samples):
+        seen.extend(samples)
+        return [mining.Mined(mining.mine_rules(sample, 0), "mined") for sample in samples]
+
+    recipe = Recipe(sampling="everything", miner="llm")
+    build_bench(made, tmp_path / "out", recipe, mine=mine, progress=None)
+    assert preview(made, recipe) == seen

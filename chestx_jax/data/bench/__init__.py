@@ -5,8 +5,8 @@ build     the single machine, resumable          finish    its questions: mining
 beam      the same functions on Apache Beam      write     files, statistics, data card
 """
 
-from chestx_jax.data.bench.build import build_bench
+from chestx_jax.data.bench.build import build_bench, preview
 from chestx_jax.data.bench.recipe import MINERS, BenchError, Recipe
 from chestx_jax.data.bench.splits import SPLITS, split_of
 
-__all__ = ["MINERS", "SPLITS", "BenchError", "Recipe", "build_bench", "split_of"]
+__all__ = ["MINERS", "SPLITS", "BenchError", "Recipe", "build_bench", "preview", "split_of"]

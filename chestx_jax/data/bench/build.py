@@ -13,13 +13,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from chestx_jax.data.bench.finish import Mine, finish, rules_miner
+from chestx_jax.data.bench.finish import Mine, finish, is_mined, rules_miner
 from chestx_jax.data.bench.prepare import Numbered, Prepared, ballots_of, numbered, prepare
 from chestx_jax.data.bench.recipe import BenchError, Recipe
 from chestx_jax.data.bench.study_json import study_from_json, study_to_json
@@ -27,7 +27,7 @@ from chestx_jax.data.bench.write import Totals, finished_to_json, write_bench
 from chestx_jax.data.jsonl import atomic_text
 from chestx_jax.data.pool import ordered_map
 from chestx_jax.data.questions import SAMPLINGS, Ballot, Elected
-from chestx_jax.data.schema import Study
+from chestx_jax.data.schema import Sample, Study
 from chestx_jax.data.sources import Rejected
 
 WORK = ".build"
@@ -99,6 +99,17 @@ def build_bench(
     stats = write_bench(out, _records(finished), recipe, totals)
     shutil.rmtree(work)
     return stats
+
+
+def preview(studies: Iterable[Study], recipe: Recipe) -> list[Sample]:
+    """The questions that a build would mine, in memory; nothing is written."""
+    entries = [prepare(entry) for entry in numbered(studies)]
+    prepared = [entry for entry in entries if isinstance(entry, Prepared)]
+    ballots = [ballot for entry in prepared for ballot in ballots_of(entry, recipe)]
+    elected = SAMPLINGS[recipe.sampling](ballots, recipe.seed)
+    unstored = replace(recipe, longest_side=None)
+    samples = (entry.sample for entry in finish(prepared, elected, unstored, Path(), None))
+    return [sample for sample in samples if is_mined(sample)]
 
 
 def _counts(ballots: Iterable[Ballot]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chestx_jax.data.bench.image_store import store_images
 from chestx_jax.data.bench.prepare import Prepared
@@ -11,9 +12,12 @@ from chestx_jax.data.images import ImageError
 from chestx_jax.data.questions import Elected, build_questions
 from chestx_jax.data.schema import Sample
 
+if TYPE_CHECKING:
+    from chestx_jax.data.mining import Mined
+
 IMAGES = "images"
-Mine = Callable[[list[Sample]], Iterable[Sample]]
-"""Samples with a report and without reasoning -> the same with reasoning, in the same order."""
+Mine = Callable[[list[Sample]], Iterable["Mined"]]
+"""Samples with a report and without reasoning -> what became of them, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Finished:
 
     Attributes:
       number: place of its study in the stream.
-      mined: its reasoning was mined, not brought along by the source.
+      mined: how its reasoning was mined (mined, repaired or quarantined); empty where it was not.
       reasons: why it is in quarantine; empty for a sample that is in.
       steps: verdicts on its steps, for a mined sample.
     """
@@ -30,7 +34,7 @@ class Finished:
     number: int
     split: str
     sample: Sample
-    mined: bool = False
+    mined: str = ""
     reasons: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
 
@@ -64,26 +68,31 @@ def _asked(prepared: Prepared, elected: Elected, recipe: Recipe, out: Path) -> I
         yield Finished(prepared.number, prepared.split, sample, reasons=reasons)
 
 
+def is_mined(sample: Sample) -> bool:
+    """Whether a miner gets to see the sample: it has a report and brings no reasoning."""
+    return bool(sample.report) and not sample.reason_steps
+
+
 def _is_wanted(entry: Finished) -> bool:
-    return bool(entry.sample.report) and not entry.sample.reason_steps and not entry.reasons
+    return is_mined(entry.sample) and not entry.reasons
 
 
-def _verified(entry: Finished, mined: Sample) -> Finished:
+def _verified(entry: Finished, mined: "Mined") -> Finished:
     from chestx_jax.data.mining import verify  # on use: builds without mining need no rules
 
-    verification = verify(mined)
+    verification = verify(mined.sample)
     return Finished(
         entry.number,
         entry.split,
-        mined,
-        mined=True,
-        reasons=verification.reasons,
+        mined.sample,
+        mined=mined.status,
+        reasons=mined.reasons or verification.reasons,
         steps=verification.verdicts,
     )
 
 
 def rules_miner(seed: int) -> Mine:
     """The offline miner."""
-    from chestx_jax.data.mining import mine_rules
+    from chestx_jax.data.mining import Mined, mine_rules
 
-    return lambda samples: [mine_rules(sample, seed) for sample in samples]
+    return lambda samples: [Mined(mine_rules(sample, seed), "mined") for sample in samples]

@@ -41,6 +41,7 @@ class Tally:
             lambda: defaultdict(Counter)
         )
         self._mined: dict[str, Counter[str]] = defaultdict(Counter)
+        self._repaired: Counter[str] = Counter()
         self._reasons: dict[str, Counter[str]] = defaultdict(Counter)
         self._verdicts: dict[str, Counter[str]] = defaultdict(Counter)
         self._images: dict[Path, bytes] = {}
@@ -54,6 +55,7 @@ class Tally:
         sample, key = entry.sample, (entry.sample.task, entry.split)
         if entry.mined:
             self._mined[sample.task]["quarantined" if entry.reasons else "passed"] += 1
+            self._repaired[sample.task] += entry.mined == "repaired" and not entry.reasons
             self._reasons[sample.task].update({_STEP.sub("", r).partition(":")[0] for r in entry.reasons})
             self._verdicts[sample.task].update(entry.steps)
         if entry.reasons:
@@ -130,6 +132,7 @@ class Tally:
         return {
             "mined": counts.total(),
             "passed": counts["passed"],
+            "repaired": self._repaired[task],  # among those that passed
             "quarantined": counts["quarantined"],
             "pass_rate": round(counts["passed"] / counts.total(), 4),
             "reasons": dict(self._reasons[task].most_common()),
