@@ -9,7 +9,7 @@ from chestx_jax.data.mining.facts import Fact
 from chestx_jax.data.mining.review import findings_review, normal_review
 from chestx_jax.data.mining.sources import answer_findings, asked_label, is_normal, label_findings, labels_of
 from chestx_jax.data.mining.teller import Teller, claims, faithful, silent
-from chestx_jax.data.mining.wording import capital, listed, looks, named, words_of
+from chestx_jax.data.mining.wording import capital, listed, looks, named, phrase
 from chestx_jax.data.schema import LETTERS, Sample
 from chestx_jax.radiology import Finding, load
 
@@ -66,7 +66,8 @@ def _closed(told: list[str], letter: str, closing: tuple[str, ...], teller: Tell
     claims."""
     if not told:
         return [_APART[closing].format(letter)]
-    joined = f"{told[-1][:-1]}, {teller.rng.choice(closing).format(letter)}."
+    fitting = [one for one in closing if ", which" not in told[-1] or not one.startswith("which")]
+    joined = f"{told[-1][:-1]}, {teller.rng.choice(fitting).format(letter)}."
     if claims(joined) == claims(told[-1]):
         return [*told[:-1], joined]
     return [*told, _APART[closing].format(letter)]
@@ -126,7 +127,7 @@ def affirmation(finding: Finding, teller: Teller) -> list[str]:
     if any(finding.concept in load().ancestors[concept] for concept in concepts):
         if finding.concept not in _FAMILIES:
             return sentences
-        kind = f"{sentences[-1][:-1]}, which is a form of {words_of(finding.concept).noun}."
+        kind = f"{sentences[-1][:-1]}, which counts as {phrase(replace(finding, laterality=None)).text}."
         if faithful(kind, [evidence[-1].finding]):
             return [*sentences[:-1], kind]
     return [*sentences, teller.affirm(Fact(finding))]

@@ -22,6 +22,8 @@ WHOLE_FILM = ("abnormality", "acute cardiopulmonary process")
 
 
 _KIN = 2
+_NEAR = ({"base", "lower lobe"}, {"apex", "upper lobe"})
+"""Places that a report uses for one another."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ def told(report: str) -> tuple[tuple[Fact, ...], tuple[Finding, ...]]:
     left out where the same concept is told with one, an uncertain one where it is told for certain, and a
     denial where something wider is denied as well."""
     found = report_findings(report)
-    affirmed = [placed(one) for one in found if one.polarity == "present" and one.concept not in WHOLE_FILM]
+    affirmed = [
+        placed(_graded(one)) for one in found if one.polarity == "present" and one.concept not in WHOLE_FILM
+    ]
     facts = [Fact(one, report[one.start : one.end].endswith("s")) for one in _exact(affirmed)]
     denied = [
         replace(one, severity=None, anatomy=load().concepts[one.concept].place, certainty="definite")
@@ -114,6 +118,11 @@ def told(report: str) -> tuple[tuple[Fact, ...], tuple[Finding, ...]]:
     ]
     once = {(one.concept, one.laterality): one for one in denied}
     return tuple(facts), tuple(once.values())
+
+
+def _graded(finding: Finding) -> Finding:
+    """Without a degree that may be one of change ("slightly improved opacities")."""
+    return replace(finding, severity=None) if finding.change in ("better", "worse") else finding
 
 
 def _exact(findings: Sequence[Finding]) -> list[Finding]:
@@ -135,7 +144,7 @@ def _covers(exact: Finding, other: Finding) -> bool:
         return False
     return (
         (other.laterality in (None, exact.laterality) or exact.laterality == "bilateral")
-        and other.anatomy in (None, usual, exact.anatomy)
+        and (other.anatomy in (None, usual, exact.anatomy) or {other.anatomy, exact.anatomy} in _NEAR)
         and (other.severity is None or exact.severity is not None)
     )
 

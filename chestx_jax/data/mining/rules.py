@@ -58,6 +58,11 @@ _CONCLUSIONS = (
     "Taken together, the answer is {}.",
     "In conclusion, the answer is {}.",
 )
+_ONE = (
+    "Taken together, the finding is {}.",
+    "In conclusion, there is one finding: {}.",
+    "To sum up, I find {}.",
+)
 _OPEN = (
     "Taken together, the findings are {}.",
     "In conclusion, the findings are {}.",
@@ -89,7 +94,8 @@ def _conclusion(sample: Sample, label: str, rng: random.Random) -> str:
     if sample.options is None:
         if is_normal(sample.answer_text):
             return "Taken together, there is no finding."
-        return rng.choice(_OPEN).format(sample.answer_text.rstrip(". "))
+        forms = _OPEN if "," in sample.answer_text else _ONE
+        return rng.choice(forms).format(sample.answer_text.rstrip(". "))
     if sample.task == "binary":
         shows = "shows" if sample.answer_text.lower() == "yes" else "does not show"
         meaning = f"{sample.answer_text}: this chest X-ray {shows} {label}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from chestx_jax.data.mining.facts import Fact, told
 from chestx_jax.data.mining.sources import asked_label, label_findings
@@ -57,11 +56,6 @@ def _image(image: str, facts: list[Fact], finding: Finding, shown: bool, teller:
     if not shown:
         seen = f"no {words_of(finding.concept).noun}"
     else:
-        told = [replace(fact.finding, severity=_degree(fact.finding)) for fact in facts[:2]] or [finding]
+        told = [fact.finding for fact in facts[:2]] or [finding]
         seen = listed([phrase(one).full for one in told])
     return teller.rng.choice(("In the {} I see {}.", "The {} shows {}.")).format(image, seen)
-
-
-def _degree(finding: Finding) -> str | None:
-    """The degree, unless it may be that of a change ("marked improvement")."""
-    return None if finding.change in ("better", "worse") else finding.severity
