@@ -55,7 +55,7 @@ def _tiny(config: ConfigDict) -> None:
         buckets=((192, 64), (256, 128)),
     )
     config.optimizer.update(peak=2e-3, warmup=0.05, final=0.05, b2=0.98, weight_decay=0.01)
-    config.update(steps=1200, batch_size=32, save_every=250, eval_every=250)
+    config.update(steps=1500, batch_size=32, save_every=250, eval_every=250)
 
 
 TINY_MIXTURE = (("binary", 0.6), ("single", 0.1), ("multiple", 0.1), ("anomaly", 0.1), ("temporal", 0.1))

@@ -1,6 +1,6 @@
 """The systematic read of a scene: one short sentence a label, always in the order of `scene.LABELS`.
 
-Devices, bones, mediastinum, heart, lungs, pleura. Every label is stated, present with side or degree,
+Heart, mediastinum, lungs, pleura, bones, devices. Every label is stated, present with side or degree,
 or absent: a small model is taught to see all of them whatever it is asked. A sentence names the label before it
 decides on it: a small model finds in the picture what the last words name, and learns several times as fast as
 from "no .. is seen", where the first word decides. Two styles, by seed; a read keeps to one, so that the wording

@@ -21,10 +21,8 @@ Zone = Literal["upper", "mid", "lower", ""]
 Progress = Literal["stable", "worsening", "improving"]
 
 LABELS: tuple[str, ...] = (
-    "support devices",
-    "fracture",
-    "enlarged cardiomediastinum",
     "cardiomegaly",
+    "enlarged cardiomediastinum",
     "consolidation",
     "atelectasis",
     "edema",
@@ -32,6 +30,8 @@ LABELS: tuple[str, ...] = (
     "lung opacity",
     "pleural effusion",
     "pneumothorax",
+    "fracture",
+    "support devices",
 )
 TEMPORAL_LABELS: tuple[str, ...] = ("consolidation", "edema", "pleural effusion", "pneumothorax")
 OPACITIES: tuple[str, ...] = ("consolidation", "atelectasis", "edema", "lung lesion", "lung opacity")
