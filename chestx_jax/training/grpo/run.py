@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import Pipeline
@@ -20,7 +21,7 @@ from chestx_jax.training.metrics import MetricWriter
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.resume import Saver, identity
 from chestx_jax.training.setup import make_model, make_processor
-from chestx_jax.training.state import init_state, model_from, split_model, trainable_paths
+from chestx_jax.training.state import TrainingError, init_state, model_from, split_model, trainable_paths
 from chestx_jax.training.workdir import describe_run
 from chestx_jax.weights import MODEL, Adapter, Checkpoints, write_model_files
 
@@ -38,6 +39,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     settings = check(config)
     describe_run(workdir, config)
     mesh = make_mesh(config.mesh)
+    _check_rows(config, mesh)
     bench = open_bench(config.data, config.seed, workdir)
     processor = make_processor(config.model, config.data.image_size, bench.processor)
     engine = Engine(
@@ -116,3 +118,17 @@ def run(config: ConfigDict, workdir: Path) -> None:
         finally:
             writer.close()
             batches.close()
+
+
+def _check_rows(config: ConfigDict, mesh: Mesh) -> None:
+    shares = mesh.shape["replica"] * mesh.shape["fsdp"]
+    parts = config.minibatches * config.accumulation
+    for name, prompts in (
+        ("batch_size", config.batch_size // parts),
+        ("validation_batch", config.validation_batch),
+    ):
+        if prompts % shares:
+            raise TrainingError(
+                f"config.{name}: {prompts} prompts at a time cannot be divided evenly among the {shares} shares of "
+                "the mesh's axes replica x fsdp"
+            )
