@@ -1,5 +1,6 @@
 """The errors that a user can mend: programs print them as one message, without a traceback."""
 
+from chestx_jax.data.bench import BenchError
 from chestx_jax.data.chat import ChatError
 from chestx_jax.data.example import BucketError
 from chestx_jax.data.images import ImageError
@@ -7,9 +8,13 @@ from chestx_jax.data.mining import MiningError
 from chestx_jax.data.pipeline import PipelineError
 from chestx_jax.data.plan import PlanError
 from chestx_jax.data.processor import ProcessorError
+from chestx_jax.data.questions import QuestionError
 from chestx_jax.data.schema import SampleError
 from chestx_jax.data.sources import SourceError
 from chestx_jax.evaluation.predictions import PredictionError
+from chestx_jax.evaluation.records import RecordError
+from chestx_jax.evaluation.text_metrics import MetricsError
+from chestx_jax.llm import LLMError
 from chestx_jax.models.lora import LoRAError
 from chestx_jax.models.qwen2_vl import ConfigError
 from chestx_jax.parallel.mesh import MeshError
@@ -18,18 +23,23 @@ from chestx_jax.training.state import TrainingError
 from chestx_jax.weights import CheckpointError, WeightsError
 
 EXPECTED = (
+    BenchError,
     BucketError,
     ChatError,
     CheckpointError,
     ConfigError,
     ImageError,
+    LLMError,
     LoRAError,
     MeshError,
+    MetricsError,
     MiningError,
     PipelineError,
     PlanError,
     PredictionError,
     ProcessorError,
+    QuestionError,
+    RecordError,
     RewardError,
     SampleError,
     SourceError,

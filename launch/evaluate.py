@@ -7,7 +7,8 @@ Several models on the same samples: --predictions=a.jsonl,b.jsonl. Writes under 
 * report.html: tables, plots and every case, to open in a browser; one file, needs no network
 * scores.md, scores.json: accuracy by task with 95 % intervals beside the majority prior and the best
   text-only shortcut; offline RadRScore; precision, recall and F1 of open answers; with --text_metrics
-  BLEU and ROUGE
+  BLEU and ROUGE; with --metric=ratescore --metric=radgraph --metric=chexbert these, of the reasoning against the
+  report (docs/metrics.md says what they need)
 * cases.png: a picture sheet
 
 A sample without a prediction counts as wrong, and the tables say how many there were.
@@ -18,12 +19,12 @@ gives the published accuracy table of ChestX-Reasoner from the authors' released
 matching rules, beside strict matching and shortcuts (report.html, scores.md, scores.json).
 """
 
+import sys
 from pathlib import Path
 
 from absl import app, flags
 
-from chestx_jax.evaluation.records import RecordError
-from chestx_jax.evaluation.text_metrics import MetricsError
+from chestx_jax.evaluation.model_metrics import PACKAGES
 from launch.errors import EXPECTED
 from launch.program import start
 
@@ -36,6 +37,12 @@ CASES = flags.DEFINE_integer("cases", 12, "Cases on the picture sheet.", lower_b
 TEXT_METRICS = flags.DEFINE_bool(
     "text_metrics", False, "BLEU and ROUGE of the reasoning too (extra: metrics)."
 )
+METRICS = flags.DEFINE_multi_enum(
+    "metric", [], list(PACKAGES), "A trained metric of the reasoning against the report; can be repeated."
+)
+METRICS_PYTHON = flags.DEFINE_string(
+    "metrics_python", sys.executable, "The Python that has the packages of --metric."
+)
 PRESET = flags.DEFINE_enum(
     "preset", None, ["released"], "released: the authors' predictions, by their own rules."
 )
@@ -47,8 +54,8 @@ def main() -> None:
 
     paths, out = [Path(path) for path in PREDICTIONS.value], Path(OUT.value)
     if PRESET.value == "released":
-        if DATA.value or len(paths) != 1:
-            raise app.UsageError("--preset=released takes one --predictions file and no --data")
+        if DATA.value or METRICS.value or len(paths) != 1:
+            raise app.UsageError("--preset=released takes one --predictions file, no --data and no --metric")
         evaluate_released(paths[0], out)
         return
     if not DATA.value:
@@ -61,8 +68,10 @@ def main() -> None:
         out,
         cases=CASES.value,
         text_metrics=TEXT_METRICS.value,
+        metrics=list(dict.fromkeys(METRICS.value)),
+        metrics_python=METRICS_PYTHON.value,
     )
 
 
 if __name__ == "__main__":
-    start(main, (*EXPECTED, MetricsError, RecordError))
+    start(main, EXPECTED)

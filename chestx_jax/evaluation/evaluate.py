@@ -1,6 +1,7 @@
 """From samples and predictions to tables, a page to browse and a picture sheet."""
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,14 @@ from chestx_jax.data.schema import Sample
 from chestx_jax.evaluation.accuracy import Case, judge
 from chestx_jax.evaluation.calibration import Calibration, calibrate
 from chestx_jax.evaluation.comparison import Score, compare, score_markdown, score_notes
+from chestx_jax.evaluation.model_metrics import (
+    NOTE,
+    ModelMetric,
+    Scorer,
+    model_metrics,
+    model_metrics_markdown,
+    open_scorers,
+)
 from chestx_jax.evaluation.offline_scores import (
     OfflineRow,
     Scored,
@@ -41,6 +50,7 @@ class Results:
     offline: list[OfflineRow]
     open_answers: list[OpenScore]
     text: list[TextScore]
+    model_metrics: list[ModelMetric]
     calibration: list[Calibration]
 
 
@@ -66,6 +76,8 @@ def evaluate_models(
     *,
     cases: int,
     text_metrics: bool = False,
+    metrics: Sequence[str] = (),
+    metrics_python: str = sys.executable,
 ) -> Results:
     """Write report.html, scores.md, scores.json and cases.png under `out`; print the tables.
 
@@ -73,15 +85,18 @@ def evaluate_models(
       models: predictions by model, as `read_models` gives them.
       cases: how many the picture sheet has (of the first model); the page has all.
       text_metrics: BLEU and ROUGE too.
+      metrics: of the reasoning against the report, names of `model_metrics.PACKAGES`.
+      metrics_python: the interpreter that has their packages.
 
     Raises:
       PredictionError: when no prediction of a model belongs to a sample.
-      MetricsError: `text_metrics` without their packages.
+      MetricsError: `text_metrics` or `metrics` without their packages.
     """
     missing = {model: _missing(model, samples, rows) for model, rows in models.items()}
     judged = {model: judge(samples, rows) for model, rows in models.items()}
     scored = score_offline(judged)
-    results = _measure(judged, scored, models, text_metrics)
+    with open_scorers(metrics, metrics_python) as scorers:
+        results = _measure(judged, scored, models, text_metrics, scorers)
     notes = [*_gaps(missing, len(samples)), *score_notes(results.accuracy)]
     table = "\n\n".join([_markdown(results), "\n".join(f"- {note}" for note in notes)]).strip()
     rules = {m: dict(Counter(case.rule for case in own).most_common()) for m, own in judged.items()}
@@ -148,6 +163,7 @@ def _measure(
     scored: Mapping[str, Sequence[Scored | None]],
     models: Mapping[str, Rows],
     text_metrics: bool,
+    scorers: Sequence[Scorer],
 ) -> Results:
     text = [text_score(model, cases) for model, cases in judged.items()] if text_metrics else []
     asked = [open_score(model, cases) for model, cases in judged.items()]
@@ -157,6 +173,12 @@ def _measure(
         offline=offline_table(judged, scored),
         open_answers=[one for one in asked if one],
         text=[one for one in text if one],
+        model_metrics=[
+            row
+            for scorer in scorers
+            for model, cases in judged.items()
+            for row in model_metrics(model, cases, scorer)
+        ],
         calibration=[one for one in calibrated if one],
     )
 
@@ -169,6 +191,8 @@ def _markdown(results: Results) -> str:
         parts.append(f"Open answers, sets of findings:\n\n{open_markdown(results.open_answers)}")
     if results.text:
         parts.append(f"Word overlap with the gold reasoning:\n\n{text_markdown(results.text)}")
+    if results.model_metrics:
+        parts.append(f"Trained metrics. {NOTE}\n\n{model_metrics_markdown(results.model_metrics)}")
     return "\n\n".join(parts)
 
 
@@ -181,6 +205,8 @@ def _parts(results: Results) -> tuple[list[Table], list[Plot]]:
         tables += scores.open_answers(results.open_answers)
     if results.text:
         tables.append(scores.text_metrics(results.text))
+    if results.model_metrics:
+        tables.append(scores.model_metrics(results.model_metrics))
     if results.calibration:
         plots.append(scores.calibration_plot(results.calibration))
     return tables, plots

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from chestx_jax.evaluation.calibration import Calibration
 from chestx_jax.evaluation.comparison import Score
+from chestx_jax.evaluation.model_metrics import NOTE, ModelMetric
 from chestx_jax.evaluation.offline_scores import COMPONENTS, OfflineRow
 from chestx_jax.evaluation.open_answers import OpenScore
 from chestx_jax.evaluation.page.parts import Cell, Plot, Table
@@ -152,6 +153,26 @@ def text_metrics(scores: Sequence[TextScore]) -> Table:
             for one in scores
         ],
         "How alike the texts sound, not whether they agree: blind to negation. " + scores[0].signature,
+    )
+
+
+def model_metrics(rows: Sequence[ModelMetric]) -> Table:
+    return Table(
+        "Trained metrics of the reasoning",
+        ("Measure", "Model", "Samples", "Value", "95 % interval", "No reasoning"),
+        [
+            [
+                row.measure,
+                row.model,
+                str(row.count),
+                f"{row.value:.3f}",
+                f"{row.low:.3f} to {row.high:.3f}",
+                Cell(str(row.silent), "" if row.silent else "quiet"),
+            ]
+            for row in rows
+        ],
+        f"{NOTE} By {', '.join(dict.fromkeys(row.package for row in rows))}.",
+        names=2,
     )
 
 
