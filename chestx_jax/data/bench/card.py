@@ -137,9 +137,8 @@ def _reasoning(stats: Mapping[str, Any]) -> str:
         return text
     rows, why, verdicts = [], [], []
     for task, row in stats["verification"].items():
-        rows.append(
-            (task, row["mined"], row["passed"], row["quarantined"], f"{100 * row['pass_rate']:.1f} %")
-        )
+        counts = (row[name] for name in ("mined", "passed", "repaired", "quarantined"))
+        rows.append((task, *counts, f"{100 * row['pass_rate']:.1f} %"))
         why += [(task, reason, count) for reason, count in row["reasons"].items()]
         steps = sum(row["steps"].values())
         verdicts += [
@@ -150,7 +149,7 @@ def _reasoning(stats: Mapping[str, Any]) -> str:
         "mentions of a report; what failed is in `quarantine.jsonl`. A step is supported when the report bears out "
         "what it says, contradicted when the report says otherwise, unmentioned when the report does not speak of "
         "it (it is then taken as normal), empty when it makes no finding that could be checked.\n\n"
-        + _table(("task", "mined", "passed", "quarantined", "pass rate"), rows)
+        + _table(("task", "mined", "passed", "of these repaired", "quarantined", "pass rate"), rows)
         + "\n\n"
         + _table(("task", "verdict", "steps", "share"), verdicts)
         + (f"\n\n{_table(('task', 'reason for quarantine', 'samples'), why)}" if why else "")
