@@ -11,6 +11,7 @@ from chestx_jax.data.mining.sources import (
     Book,
     answer_findings,
     check_claim,
+    follows,
     report_findings,
 )
 from chestx_jax.data.mining.wording import placed
@@ -154,7 +155,10 @@ def _closeness(fact: Finding, wanted: Finding) -> int | None:
     if wanted.polarity != fact.polarity:
         return None
     rule = relation(wanted, fact)
-    if rule in ("same", "entailed", "side", "kin"):
-        return {"same": 0, "entailed": 1, "side": 1, "kin": _KIN}[rule]
+    if rule == "same":
+        return 0
+    if follows(wanted, fact):
+        return 1
     alike = any({fact.concept, wanted.concept} <= group for group in ALIKE)
-    return _KIN if alike and {fact.laterality, wanted.laterality} != {"left", "right"} else None
+    near = alike and {fact.laterality, wanted.laterality} != {"left", "right"}
+    return _KIN if rule == "kin" or near else None

@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from chestx_jax.data.schema import NO_FINDING, Sample
-from chestx_jax.radiology import Finding, extract_findings, relation
+from chestx_jax.radiology import Finding, extract_findings, load, relation
 
 
 class MiningError(ValueError):
     """A sample or prompts that cannot be mined with; the message names the sample and its field, or the file."""
 
 
-SURE = ("same", "side", "entailed")
-"""Relations that bear a claim out whatever else a text says; "kin" does so only where nothing conflicts."""
 VERDICTS = ("supported", "contradicted", "unmentioned")
 ALIKE = (
     frozenset({"calcification", "atherosclerosis"}),
@@ -157,8 +155,18 @@ def _first(claim: Finding, name: str, findings: Sequence[Finding], rule: _Rule) 
     return None
 
 
+def follows(claim: Finding, other: Finding) -> bool:
+    """Whether a claim follows from another finding or equals it but for a side that one of them leaves open:
+    "lung opacity" from "pneumonia", "no nodule" from "no lung lesion"."""
+    if claim.polarity != other.polarity or {claim.laterality, other.laterality} == {"left", "right"}:
+        return False
+    ontology = load()
+    wider = ontology.ancestors if claim.polarity == "present" else ontology.descendants
+    return claim.concept in wider[other.concept]
+
+
 def _sure(claim: Finding, other: Finding) -> str | None:
-    return "supported" if relation(claim, other) in SURE else None
+    return "supported" if follows(claim, other) else None
 
 
 def _opposite(claim: Finding, other: Finding) -> str | None:

@@ -200,14 +200,14 @@ def _sentence(text: str) -> str:
 
 
 def _pick(first: Sequence[str], second: Sequence[str], finding: Finding, rng: random.Random) -> str:
-    """One of the first sentences that say just the finding, else of the second; without its side where none
-    can say it ("scoliosis on both sides")."""
+    """One of the first sentences that say just the finding, else of the second; without side and place where
+    none can say them ("scoliosis on both sides")."""
     for candidates in (first, second):
         if good := [sentence for sentence in candidates if says(sentence, finding)]:
             return rng.choice(good)
-    if finding.laterality is not None:
-        bare = replace(finding, laterality=None, anatomy=load().concepts[finding.concept].place)
-        return (present if finding.polarity == "present" else absent)(bare, rng)
+    bare = replace(finding, laterality=None, anatomy=load().concepts[finding.concept].place)
+    if bare != finding:
+        return present(bare, rng) if finding.polarity == "present" else absent(bare, rng)
     raise ValueError(
         f"wording.toml: no sentence says {finding.polarity} {finding.concept}: {[*first, *second]}"
     )
