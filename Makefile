@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-.PHONY: demo test parity lint bench clean
+.PHONY: demo test parity lint bench plan clean
 
 demo: .venv/core.done      ## build phantoms, train, predict, evaluate, export: under 15 minutes on two cores
 	$(BIN)/python -m launch.demo --workdir=demo
@@ -21,6 +21,13 @@ lint: .venv/lint.done      ## format, lint, types
 
 bench: .venv/test.done     ## the benchmarks that fit a laptop
 	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
+
+PLAN7B := $(BIN)/python -m launch.plan --config=configs/sft.py:qwen2_vl_7b \
+	--config.batch_size=256 --config.data.buckets='((1024,1024),)'
+
+plan: .venv/plan.done      ## what the 7B model needs on three kinds of TPU pod (an hour on two cores, no TPU)
+	for topology in v5e:8x8 v6e:8x8 v5p:4x4x4; do \
+		$(PLAN7B) --topology=$$topology --program=sft --program=rollout --out=plans/$$topology || exit 1; done
 
 clean:
 	rm -rf .venv demo
@@ -45,4 +52,8 @@ clean:
 
 .venv/lint.done: pyproject.toml | .venv/made
 	$(BIN)/python -m pip install --quiet -e '.[test,llm,lint]'
+	touch $@
+
+.venv/plan.done: pyproject.toml | .venv/made
+	$(BIN)/python -m pip install --quiet -e '.[plan]'
 	touch $@

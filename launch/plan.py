@@ -44,7 +44,7 @@ def main() -> None:
 
     topology, out = parse_topology(TOPOLOGY.value, SLICES.value), Path(OUT.value)
     if SEARCH.value:
-        facts, changes = plan.search(CONFIG.value, topology)
+        facts, changes = plan.search(CONFIG.value, topology, bucket=len(CONFIG.value.data.buckets) - 1)
         plan.write(facts, topology, out)
         print((out / "plan.md").read_text())
         print("proposed: " + " ".join(f"--config.{name}={value}" for name, value in changes.items()))

@@ -6,6 +6,7 @@ A new program is a function from (config, sizes, mesh) to `Program`s, registered
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def abstract_state(model: Qwen2VL, config: ConfigDict, mesh: Mesh) -> tuple[nnx.
         params, trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
     )
     opt_state = _placed(jax.eval_shape(tx.init, trainable), optimizer_shardings(tx, trainable, mesh))
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
     return graphdef, tx, TrainState(step, trainable, frozen, opt_state)
 
 
@@ -133,7 +134,7 @@ def sft_programs(config: ConfigDict, sizes: Qwen2VLConfig, devices: list[jax.Dev
     mesh = make_mesh(config.mesh, devices)
     model = abstract_model(config.model, sizes, mesh, config.model.param_dtype)
     graphdef, tx, state = abstract_state(model, config, mesh)
-    step = make_train_step(
+    step: Any = make_train_step(
         graphdef,
         tx,
         learning_rate(config.optimizer, config.steps),
@@ -151,7 +152,7 @@ def sft_programs(config: ConfigDict, sizes: Qwen2VLConfig, devices: list[jax.Dev
         programs.append(
             Program(
                 name=f"sft {tokens} tokens, {patches} patches",
-                trace=lambda batch=batch: step.trace(state, batch),
+                trace=partial(step.trace, state, batch),
                 mesh=mesh,
                 parts=parts,
                 model_flops=update_flops(sizes, config.batch_size, tokens, patches),
@@ -191,7 +192,8 @@ def rollout_programs(
         programs.append(
             Program(
                 name=f"rollout of {rollout.new_tokens}, {tokens} tokens, {patches} patches",
-                trace=lambda batch=batch: _generate.trace(
+                trace=partial(
+                    _generate.trace,
                     model,
                     batch,
                     jax.eval_shape(lambda: jax.random.key(0)),

@@ -16,8 +16,9 @@ of peak that real tiles reach, elementwise work, the host and its data, compile 
 
 
 def markdown(facts: Sequence[Facts], topology: Topology) -> str:
-    """One section a program."""
-    return "\n\n".join([*(_section(one, topology) for one in facts), CAVEATS]) + "\n"
+    """One line a program, then one section a program, then what the numbers are."""
+    table = summary(facts, [topology] * len(facts)).rstrip()
+    return "\n\n".join([table, *(_section(one, topology) for one in facts), CAVEATS]) + "\n"
 
 
 def _section(facts: Facts, topology: Topology) -> str:
@@ -91,8 +92,8 @@ def _times(facts: Facts, topology: Topology) -> list[tuple[str, str]]:
 
 def summary(facts: Sequence[Facts], topologies: Sequence[Topology]) -> str:
     """One line a program: the table of the docs."""
-    titles = ("program", "topology", "mesh", "peak GiB", "compiled / model", "GB kept", "GB received")
-    titles = (*titles, "at least s", "tokens/s at most", "compile CPU s", "host GB")
+    titles = ["program", "topology", "mesh", "peak GiB", "compiled / model", "GB kept", "GB received"]
+    titles += ["at least s", "tokens/s at most", "compile CPU s", "host GB"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for one, topology in zip(facts, topologies, strict=True):
         least = bounds(one, topology)

@@ -64,7 +64,7 @@ def chunked_cross_entropy(
       loss_mask: True where the token is a target.
       chunk: positions of every row whose logits exist at a time (rows are chunked as one line of tokens).
     """
-    batch, length, width = hidden.shape
+    length, width = hidden.shape[1:]
     targets = jnp.roll(tokens, -1, axis=1).reshape(-1)
     mask = jnp.roll(loss_mask.at[:, 0].set(False), -1, axis=1).astype(jnp.float32).reshape(-1)
     return _sums(kernel, hidden.reshape(-1, width), targets, mask, -(-length // chunk))
@@ -147,6 +147,6 @@ def _chunks(
     (sums, d_kernel), d_hidden = jax.lax.scan(
         step, (TokenSums.zero(), start), (split(hidden), split(targets), split(mask))
     )
-    if not gradients:
+    if d_kernel is None:
         return sums, None, None
     return sums, d_kernel.astype(hidden.dtype), d_hidden.reshape(-1, width)[:tokens]

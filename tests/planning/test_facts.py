@@ -94,7 +94,10 @@ def test_topologies_by_name() -> None:
 
 
 def test_out_of_memory_in_one_line() -> None:
-    message = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 17.20G of 15.75G hbm. Exceeded hbm capacity by 1.45G.\nmore"
+    message = (
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+        "Used 17.20G of 15.75G hbm. Exceeded hbm capacity by 1.45G.\nmore"
+    )
     assert out_of_memory(message) == "needs 17.20GiB of hbm a chip, which has 15.75GiB"
     with pytest.raises(RuntimeError, match="INTERNAL"):
         out_of_memory("INTERNAL: something else")
