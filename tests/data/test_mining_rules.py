@@ -147,7 +147,7 @@ def test_temporal_reasoning_tells_both_images_and_the_change(answer: str, letter
 def test_every_concept_has_words_that_say_just_that(concept: str) -> None:
     entry = load().concepts[concept]
     sides = (None,) if entry.sides == "none" else (None, "left", "right", "bilateral")
-    places = (entry.place, "base") if entry.place == "lung" else (entry.place,)
+    places = (entry.place, "base", "lingula", "ribs") if entry.place == "lung" else (entry.place,)
     for side, place, severity in product(sides, places, (None, "mild", "severe")):
         told = Finding(concept, "present", "definite", side, place, severity, None, 0, 0, 0, 0)
         if concept not in ("abnormality", "acute cardiopulmonary process"):

@@ -118,6 +118,7 @@ def test_a_denial_of_one_kind_leaves_the_others() -> None:
         ("This fits (B).", True),
         ("Therefore the answer is A, pneumothorax.", False),
         ("Options A and B are both possible.", False),
+        ("None of the options A, C and D fits, so it is a pleural effusion.", True),
         ("All options have been looked at.", False),
     ],
 )

@@ -33,7 +33,7 @@ _DENIED = re.compile(
 """Stands before a mention that a long list carries too far from its "no"."""
 _EXAMPLE = re.compile(
     r"\b(?:involv\w+|refers? to|related to|characteri[sz]ed by|typical(?:ly)?(?: of| associated with)?|would"
-    r"|need to identify"
+    r"|need to identify|identified by|indicators? include|necessitat\w+|(?:potential|possible) findings?"
     r"|(?:conditions?|diseases?|patholog\w+|causes?|diagnos[ei]s|complications?|infections?|indicators?|signs?|features?"
     r"|symptoms?|process\w*) (?:such as|like|including))\b[^.;]*$",
     re.IGNORECASE,

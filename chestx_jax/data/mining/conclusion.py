@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from chestx_jax.data.mining.sources import answer_findings, is_normal, label_findings, labels_of
-from chestx_jax.data.schema import Sample
+from chestx_jax.data.schema import LETTERS, Sample
 from chestx_jax.radiology import Finding, extract_findings, relation
 
 _LETTER = re.compile(
@@ -14,6 +14,7 @@ _LETTER = re.compile(
     r"|\banswer(?: is| would be|:)*:? ?\(?([A-Z])\b(?=[,.;:)]| [-–—]|$)"
     r"|(?<!\w)\(?([A-Z])\)"
 )
+_LETTERS = re.compile(r"\b(?:[Oo]ption|[Cc]hoice)s [A-Z](?:(?:,|,? and|,? or) [A-Z]\b)+")
 _WORD = re.compile(r"[a-z]+|\d+")
 _STOP = frozenset(
     ["a", "an", "the", "of", "in", "on", "at", "to", "with", "and", "or", "is", "are", "involving"]
@@ -27,7 +28,8 @@ def names_answer(step: str, sample: Sample) -> bool:
     the step asserts what the label claims. Another option must not be named instead.
     """
     letters = {next(filter(None, groups)) for groups in _LETTER.findall(step)}
-    if sample.options is not None and letters:
+    letters.update(re.findall(r"\b[A-Z]\b", " ".join(_LETTERS.findall(step))))
+    if sample.options is not None and letters and not _excluded(letters, sample):
         return letters == {sample.answer}
     found = [finding for finding in extract_findings(step) if finding.asserted]
     if sample.task == "binary":
@@ -38,6 +40,11 @@ def names_answer(step: str, sample: Sample) -> bool:
         _words(option) > _words(sample.answer_text) and _words(option) <= _words(step)
         for option in sample.options or ()
     )
+
+
+def _excluded(letters: set[str], sample: Sample) -> bool:
+    """Whether all the other options are named, as in "none of A, B and C fits": the answer is then in words."""
+    return len(letters) > 1 and letters == set(LETTERS[: len(sample.options or ())]) - {sample.answer}
 
 
 def _named(label: str, step: str, found: list[Finding]) -> bool:

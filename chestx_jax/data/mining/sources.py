@@ -160,9 +160,13 @@ def follows(claim: Finding, other: Finding) -> bool:
     "lung opacity" from "pneumonia", "no nodule" from "no lung lesion"."""
     if claim.polarity != other.polarity or {claim.laterality, other.laterality} == {"left", "right"}:
         return False
-    ontology = load()
-    wider = ontology.ancestors if claim.polarity == "present" else ontology.descendants
-    return claim.concept in wider[other.concept]
+    if claim.concept == other.concept:
+        return True
+    sided = claim.laterality not in (None, other.laterality) and other.laterality != "bilateral"
+    if claim.polarity == "absent":
+        sided = other.laterality not in (None, "bilateral", claim.laterality)
+    wider = load().ancestors if claim.polarity == "present" else load().descendants
+    return claim.concept in wider[other.concept] and not sided
 
 
 def _sure(claim: Finding, other: Finding) -> str | None:
