@@ -2,9 +2,13 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +16,13 @@ import pytest
 
 from chestx_jax.data.mining import MiningError, estimate_llm, mine_llm
 from chestx_jax.data.mining.stages import Prompts, request
+from chestx_jax.data.schema import Sample
 from chestx_jax.llm import Endpoint, EndpointError
 from tests.data.mining_samples import single, temporal
 from tests.llm.server import Say, ScriptedServer
 
 pytest.importorskip("openai")
+ROOT = Path(__file__).resolve().parents[2]
 PLAN = {"plan": [{"option": "A", "look_at": "the pleural margins", "why": "air collects there"}]}
 EVIDENCE = {"evidence": [{"option": "A", "observation": "no pneumothorax", "status": "absent"}]}
 JOINT = {"comparison": [{"area": "pleura", "reference": "small", "new": "large", "change": "worse"}]}
@@ -189,6 +195,45 @@ def test_a_killed_run_goes_on_and_pays_for_nothing_twice(serve, tmp_path: Path, 
         m.sample for m in whole
     ]
     assert len(first.bodies) == begin
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from chestx_jax.data.mining import mine_llm
+from chestx_jax.data.schema import Sample
+from chestx_jax.llm import Endpoint
+from tests.data.test_mining_llm import studies
+list(mine_llm(studies(6), Endpoint(sys.argv[1], "tiny", concurrency=2), Path(sys.argv[2])))
+"""
+
+
+def studies(count: int) -> list[Sample]:
+    return [single(id=f"s{i}", report=f"Small left pleural effusion. STUDY {i}.") for i in range(count)]
+
+
+def test_a_process_that_is_killed_loses_only_what_was_under_way(serve, tmp_path: Path) -> None:
+    good = answers()
+
+    def slow(number: int, body: dict[str, Any]) -> Say:
+        return replace(good(number, body), seconds=0.05)
+
+    server = serve(slow)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, server.url, str(tmp_path)], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while len(server.bodies) < 5:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    time.sleep(0.2)  # what was under way is answered to nobody
+    (tmp_path / "answers" / "zz").mkdir()  # and rubbish in the folder harms nothing
+    mined = list(mine_llm(studies(6), endpoint(server, concurrency=2), tmp_path))
+    assert [m.status for m in mined] == ["mined"] * 6
+    asked = Counter(json.dumps(body["messages"]) for body in server.bodies)
+    assert len(asked) == 1 + 6 + 1 and sum(asked.values()) - len(asked) <= 2
 
 
 def test_a_dry_run_sends_nothing_and_knows_what_is_paid(serve, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _add(
     for stage in stages_of(sample):
         asked = request(stage, sample, outputs, prompts)
         digest = asked.digest(endpoint)
-        stored = cache.read(digest) if known else None
+        stored = _stored(cache, digest) if known else None
         outputs[stage] = stored["value"] if stored else _stand_in(stage)
         if stored or (known and digest in pending):
             total = replace(total, answered=total.answered + 1)
@@ -125,7 +125,7 @@ def _add_repair(
             return total
         problems = check.reasons
     asked = request("repair", sample, outputs, prompts, problems)
-    if known and cache.read(asked.digest(endpoint)):
+    if known and _stored(cache, asked.digest(endpoint)):
         return replace(total, answered=total.answered + 1)
     return replace(
         total,
@@ -133,6 +133,14 @@ def _add_repair(
         repair_prompt_tokens=total.repair_prompt_tokens + _tokens(asked),
         repair_completion_tokens=total.repair_completion_tokens + TYPICAL["repair"] // CHARACTERS_PER_TOKEN,
     )
+
+
+def _stored(cache: AnswerCache, digest: str) -> dict[str, Any] | None:
+    """The stored answer; a broken file counts as none, as the client would ask again."""
+    try:
+        return cache.read(digest)
+    except ValueError:
+        return None
 
 
 def _tokens(asked: Request) -> int:
