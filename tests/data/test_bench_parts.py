@@ -18,7 +18,7 @@ from chestx_jax.data.images import open_image
 from chestx_jax.data.pool import ordered_map
 from chestx_jax.data.questions import QuestionError
 from chestx_jax.data.schema import LABELS, Study
-from chestx_jax.data.sources import phantom
+from chestx_jax.data.sources import Request, phantom, read_studies
 
 EVERYTHING = Recipe(sampling="everything")
 
@@ -280,3 +280,15 @@ def test_a_preview_is_what_would_be_mined(tmp_path):
     recipe = Recipe(sampling="everything", miner="llm")
     build_bench(made, tmp_path / "out", recipe, mine=mine, progress=None)
     assert preview(made, recipe) == seen
+
+
+def test_serial_films_give_temporal_questions_with_two_images(shared_data, tmp_path):
+    request = Request(shared_data / "serial", tmp_path, 0, 0, 0)
+    recipe = Recipe(tasks=("temporal",), miner="rules", longest_side=256)
+    build_bench(read_studies("serial", request, lambda record: None), tmp_path, recipe, progress=None)
+    samples = [s for file in (tmp_path / "temporal").glob("*.jsonl") for s in read_samples(file)]
+    assert len(samples) >= 8
+    for sample in samples:
+        assert len(sample.images) == 2 and sample.images[0] != sample.images[1]
+        assert max(open_image(sample.image_paths[0]).size) <= 256
+        assert mining.verify(sample).ok and sample.extra["prior_report"]
