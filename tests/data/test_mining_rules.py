@@ -124,23 +124,56 @@ def test_labels_that_the_vocabulary_does_not_know_are_told_in_their_own_words() 
 @pytest.mark.parametrize(
     ("answer", "letter", "word"),
     [
-        ("stable", "A", "as it was|alike|no difference"),
+        ("stable", "A", "as it was|alike|same extent"),
         ("worsening", "B", "more|progressed"),
         ("improving", "C", "less|improved"),
     ],
 )
 def test_temporal_reasoning_tells_both_images_and_the_change(answer: str, letter: str, word: str) -> None:
-    sample = temporal(answer=letter, answer_text=answer)
-    mined = mine_rules(sample, 1)
-    steps = mined.reason_steps
-    assert "reference image" in steps[1] and "small pleural effusion on the left" in steps[1]
-    assert "new image" in steps[2] and "large pleural effusion on the left" in steps[2].replace(
-        "a pleural", "a large pleural"
-    )
-    assert re.search(word, steps[3]) and steps[4].endswith(
-        f"answer is {letter}, a pleural effusion is {answer}."
-    )
-    assert verify(mined).ok
+    sample = temporal(answer=letter, answer_text=answer, report="FINDINGS: Moderate left pleural effusion.")
+    for seed in range(8):
+        mined = mine_rules(sample, seed)
+        steps = mined.reason_steps
+        assert "reference image" in steps[1] and "a small pleural effusion on the left" in steps[1]
+        assert "new image" in steps[2] and "a moderate-sized pleural effusion on the left" in steps[2]
+        assert re.search(word, steps[3]) and steps[4].endswith(
+            f"answer is {letter}, the pleural effusion is {answer}."
+        )
+        assert verify(mined).ok, (steps, verify(mined).reasons)
+
+
+@pytest.mark.parametrize(
+    ("prior", "report", "answer", "seen"),
+    [
+        (
+            "No pleural effusion.",
+            "Left pleural effusion.",
+            "worsening",
+            ("no pleural effusion", "a pleural effusion"),
+        ),
+        (
+            "Left pleural effusion.",
+            "Clear lungs.",
+            "improving",
+            ("a pleural effusion", "no pleural effusion"),
+        ),
+        (
+            "Clear lungs.",
+            "Stable left pleural effusion.",
+            "stable",
+            ("a pleural effusion", "a pleural effusion"),
+        ),
+    ],
+)
+def test_an_image_whose_report_is_silent_shows_what_the_answer_implies(
+    prior: str, report: str, answer: str, seen: tuple[str, str]
+) -> None:
+    letter = {"stable": "A", "worsening": "B", "improving": "C"}[answer]
+    extra = {"label": "pleural effusion", "prior_report": prior}
+    sample = temporal(report=report, answer=letter, answer_text=answer, extra=extra)
+    steps = mine_rules(sample, 0).reason_steps
+    assert seen[0] in steps[1] and seen[1] in steps[2]
+    assert verify(mine_rules(sample, 0)).ok
 
 
 @pytest.mark.parametrize("concept", sorted(load().concepts))

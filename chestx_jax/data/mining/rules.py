@@ -100,7 +100,7 @@ def _conclusion(sample: Sample, label: str, rng: random.Random) -> str:
         shows = "shows" if sample.answer_text.lower() == "yes" else "does not show"
         meaning = f"{sample.answer_text}: this chest X-ray {shows} {label}"
     elif sample.task == "temporal":
-        meaning = f"{label} is {sample.answer_text}"
+        meaning = f"the {asked_label(sample)} is {sample.answer_text}"
     else:
         meaning = sample.answer_text.rstrip(". ")
     return rng.choice(_CONCLUSIONS).format(f"{sample.answer}, {meaning}")

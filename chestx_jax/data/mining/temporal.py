@@ -13,7 +13,7 @@ from chestx_jax.radiology import Finding, load
 
 _CHANGED = {
     "stable": (
-        "Side by side, the two images show no difference in the {name}.",
+        "Side by side, the {name} has the same extent in both images.",
         "The {name} looks alike in both images.",
         "From the reference image to the new one the {name} stays as it was.",
     ),
