@@ -1,8 +1,9 @@
-"""Cross-entropy over the answer tokens, in chunks along time.
+"""Cross-entropy over the answer tokens, in chunks of tokens.
 
-The logits of a chunk are made, used and forgotten, so a full [B, T, vocabulary] array never exists. Their gradient
-is taken in the same pass: a sum's gradient needs nothing from above but a factor, so no logit is made twice
-(the idea of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989, section 3.2).
+The logits of a chunk are made, used and forgotten, so a full [B, T, vocabulary] array never exists, and chunks
+without a target are passed over. Their gradient is taken in the same pass: a sum's gradient needs nothing from
+above but a factor, so no logit is made twice (the idea of Liger Kernel's fused linear cross-entropy, arXiv
+2410.10989, section 3.2).
 """
 
 from functools import partial
@@ -129,8 +130,8 @@ def _chunks(
     def split(x: Array) -> Array:
         return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)).reshape(chunks, -1, *x.shape[1:])
 
-    def step(carry: tuple[TokenSums, Any], part: tuple[Array, Array, Array]) -> tuple[Any, Any]:
-        (sums, d_kernel), (h, y, m) = carry, part
+    def count(carry: tuple[TokenSums, Any], h: Array, y: Array, m: Array) -> tuple[Any, Any]:
+        sums, d_kernel = carry
         logits = jnp.matmul(h, kernel, preferred_element_type=jnp.float32)
         is_target = jax.lax.broadcasted_iota(y.dtype, logits.shape, 1) == y[:, None]
         log_total = jax.nn.logsumexp(logits, axis=-1)
@@ -143,10 +144,19 @@ def _chunks(
         d_kernel += jnp.matmul(h.T, slope, preferred_element_type=jnp.float32)
         return (sums, d_kernel), jnp.matmul(slope, kernel.T)
 
+    def skip(carry: tuple[TokenSums, Any], h: Array, y: Array, m: Array) -> tuple[Any, Any]:
+        return carry, jnp.zeros_like(h) if gradients else None
+
+    def step(carry: tuple[TokenSums, Any], part: tuple[Array, Array, Array]) -> tuple[Any, Any]:
+        return jax.lax.cond(part[2].any(), count, skip, carry, *part)
+
+    # targets first: the chunks behind them hold only questions, images and padding, whose logits nobody needs
+    order = jnp.argsort(mask == 0)
     start = jnp.zeros(kernel.shape, jnp.float32) if gradients else None
     (sums, d_kernel), d_hidden = jax.lax.scan(
-        step, (TokenSums.zero(), start), (split(hidden), split(targets), split(mask))
+        step, (TokenSums.zero(), start), (split(hidden[order]), split(targets[order]), split(mask[order]))
     )
     if d_kernel is None:
         return sums, None, None
-    return sums, d_kernel.astype(hidden.dtype), d_hidden.reshape(-1, width)[:tokens]
+    back = jnp.zeros_like(hidden).at[order].set(d_hidden.reshape(-1, width)[:tokens], unique_indices=True)
+    return sums, d_kernel.astype(hidden.dtype), back
