@@ -1,14 +1,14 @@
 """GRPO for images: complete prompts, reward the completions, learn from what did better than its group.
 
 A step: P prompts are read once each and completed G times (`rollout.Engine`); the completions are rewarded on
-the host while the device computes the log-probabilities that the loss needs; rewards become advantages token by
-token (`credit`); `epochs` x `minibatches` jitted updates follow (`update`). The step's key is `fold_in(seed,
-step)`, so a resumed run is the same run, bit for bit.
+the host while the device computes what log-probabilities the loss needs besides its own; rewards become
+advantages token by token (`credit`); `epochs` x `minibatches` jitted updates follow (`update`). The step's key is
+`fold_in(seed, step)`, so a resumed run is the same run, bit for bit.
 """
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,14 @@ from chestx_jax.training.state import Params, TrainState, model_from
 
 @dataclass(frozen=True)
 class Group:
-    """Prompts with their completions and rewards: row p * group_size + g answers prompt p."""
+    """Prompts with their completions and rewards: row p * group_size + g answers prompt p.
+
+    `scores` are the log-probabilities that an update needs and does not compute itself, on the device.
+    """
 
     prompts: Mapping[str, np.ndarray]
     completion: Completion
+    scores: Mapping[str, Array]
     rewards: Rewards
 
 
@@ -71,8 +75,7 @@ class Learner:
         """One rollout and the updates from it."""
         self.step += 1
         began = time.monotonic()
-        model = model_from(self.graphdef, state.trainable, state.frozen)
-        group, drawn = self._collect(model, batch)
+        group, drawn = self._collect(state, batch)
         completion, size = group.completion, self.engine.group_size
         rolled = time.monotonic()
         advantages = token_advantages(
@@ -106,14 +109,14 @@ class Learner:
             "seconds/learn_dispatch": time.monotonic() - rolled,
         }
 
-    def _collect(self, model: Any, batch: Batch) -> tuple[Group, int]:
+    def _collect(self, state: TrainState, batch: Batch) -> tuple[Group, int]:
         """Completions of `batch`, and of more prompts while too many groups have no spread; how many were drawn."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), self.step)
-        groups = [self._roll_out(model, batch, key, 0)]
+        groups = [self._roll_out(state, batch, key, 0)]
         while len(groups) <= self.config.rollout.refills and self._informative(groups).sum() < len(
             batch.samples
         ):
-            groups.append(self._roll_out(model, next(self.batches), key, len(groups)))
+            groups.append(self._roll_out(state, next(self.batches), key, len(groups)))
         if len(groups) == 1:
             return groups[0], len(batch.samples)
         useful = self._informative(groups)
@@ -123,9 +126,11 @@ class Learner:
     def _informative(self, groups: list[Group]) -> Bool[np.ndarray, " P"]:
         return np.concatenate([~zero_spread(g.rewards.total, self.engine.group_size) for g in groups])
 
-    def _roll_out(self, model: Any, batch: Batch, key: Array, refill: int) -> Group:
+    def _roll_out(self, state: TrainState, batch: Batch, key: Array, refill: int) -> Group:
         ids = refill * len(batch.samples) + np.arange(len(batch.samples))
+        model = model_from(self.graphdef, state.trainable, state.frozen)
         completion = self.engine.complete(model, batch, key, ids)
+        scores = self._score(state, batch.arrays, completion)  # dispatched; the host goes on
         rewards = self.settings.rewards(
             self.step,
             [sample.question for sample in completion.samples],
@@ -133,12 +138,19 @@ class Learner:
             columns_of(completion.samples),
         )
         if self.config.rollout.overlong == "shape":
-            rollout = self.config.rollout
-            penalty = overlong_penalty(
-                jnp.asarray(completion.lengths), rollout.max_new_tokens, rollout.overlong_buffer
-            )
-            rewards = replace(rewards, total=rewards.total + np.asarray(penalty, np.float64))
-        return Group(batch.arrays, completion, rewards)
+            rewards = _with_penalty(rewards, completion, self.config.rollout)
+        return Group(batch.arrays, completion, scores, rewards)
+
+    def _score(
+        self, state: TrainState, prompts: Mapping[str, np.ndarray], completion: Completion
+    ) -> dict[str, Array]:
+        rows = (self._put(dict(prompts)), self._put(completion.tokens), self._put(completion.mask))
+        scores = {}
+        if not self.settings.on_policy:
+            scores["old_logprobs"] = self.score(state.trainable, state.frozen, *rows)
+        if self.reference is not None:
+            scores["reference_logprobs"] = self.score(self.reference, state.frozen, *rows)
+        return scores
 
     def _learn(
         self, state: TrainState, group: Group, advantages: Float[np.ndarray, "R N"]
@@ -147,19 +159,15 @@ class Learner:
         mask = completion.mask
         if self.config.rollout.overlong == "drop":
             mask = mask & completion.ended[:, None]
-        prompts = self._put(group.prompts)
-        tokens, on_device = self._put(completion.tokens), self._put(mask)
+        prompts, tokens = self._put(dict(group.prompts)), self._put(completion.tokens)
+        nothing = jnp.zeros(tokens.shape)
         experience = Experience(
-            mask=on_device,
+            mask=self._put(mask),
             advantages=self._put(advantages.astype(np.float32)),
-            old_logprobs=jnp.zeros(tokens.shape)
-            if self.settings.on_policy
-            else self.score(state.trainable, state.frozen, prompts, tokens, on_device),
+            old_logprobs=group.scores.get("old_logprobs", nothing),
             sampler_logprobs=self._put(completion.logprobs),
-            reference_logprobs=None
-            if self.reference is None
-            else self.score(self.reference, state.frozen, prompts, tokens, on_device),
-            weights=jnp.zeros(tokens.shape),
+            reference_logprobs=group.scores.get("reference_logprobs"),
+            weights=nothing,  # made by the update, from the mask of all its rows
         )
         metrics: dict[str, Any] = {}
         for _ in range(self.config.epochs):
@@ -217,12 +225,29 @@ def _choose(groups: list[Group], prompts: Int[np.ndarray, " P"], group_size: int
             logprobs=arrays([c.logprobs for c in done]),
             ended=arrays([c.ended for c in done]),
         ),
+        scores={
+            name: jnp.concatenate([group.scores[name] for group in groups])[rows] for name in groups[0].scores
+        },
         rewards=Rewards(
             total=arrays([r.total for r in scored]),
             components={name: arrays([r.components[name] for r in scored]) for name in first.components},
             steps={name: texts([r.steps[name] for r in scored]) for name in first.steps},
             weights=first.weights,
         ),
+    )
+
+
+def _with_penalty(rewards: Rewards, completion: Completion, rollout: ConfigDict) -> Rewards:
+    """A reward more: minus what the length of a completion costs (`losses.overlong_penalty`)."""
+    lengths = jnp.asarray(completion.lengths)
+    penalty = np.asarray(
+        overlong_penalty(lengths, rollout.max_new_tokens, rollout.overlong_buffer), np.float64
+    )
+    return Rewards(
+        total=rewards.total + penalty,
+        components={**rewards.components, "overlong": penalty},
+        steps={**rewards.steps, "overlong": (None,) * len(penalty)},
+        weights={**rewards.weights, "overlong": 1.0},
     )
 
 
