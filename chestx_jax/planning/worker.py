@@ -64,10 +64,17 @@ def out_of_memory(message: str) -> str:
     """
     if "RESOURCE_EXHAUSTED" not in message:
         raise RuntimeError(message)
-    found = re.search(r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) (\w+)", message)
-    if not found:
-        return message.splitlines()[0]
-    return f"needs {found.group(1)}iB of {found.group(3)} a chip, which has {found.group(2)}iB"
+    for form in _OUT_OF_MEMORY:
+        if found := re.search(form, message):
+            return f"needs {found.group(1)}iB of memory a chip, which has {found.group(2)}iB"
+    return message.splitlines()[0]
+
+
+# At the end of compiling, and before it where the temporaries alone are too much.
+_OUT_OF_MEMORY = (
+    r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) hbm",
+    r"temporaries \(([\d.]+[KMGT])\) exceeds available HBM \(([\d.]+[KMGT])\)",
+)
 
 
 def _memory(analysis: Any) -> Memory:

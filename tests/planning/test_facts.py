@@ -94,11 +94,13 @@ def test_topologies_by_name() -> None:
 
 
 def test_out_of_memory_in_one_line() -> None:
-    message = (
-        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
-        "Used 17.20G of 15.75G hbm. Exceeded hbm capacity by 1.45G.\nmore"
+    late = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.20G of 15.75G hbm. Exceeded by 1.45G."
+    early = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (70.69G) exceeds "
+        "available HBM (15.75G)."
     )
-    assert out_of_memory(message) == "needs 17.20GiB of hbm a chip, which has 15.75GiB"
+    assert out_of_memory(late) == "needs 17.20GiB of memory a chip, which has 15.75GiB"
+    assert out_of_memory(early) == "needs 70.69GiB of memory a chip, which has 15.75GiB"
     with pytest.raises(RuntimeError, match="INTERNAL"):
         out_of_memory("INTERNAL: something else")
 

@@ -47,7 +47,7 @@ def test_what_does_not_fit_says_so(two_layers: ConfigDict) -> None:
     two_layers.model.remat = "none"
     two_layers.update(batch_size=512)
     one = compile_program("sft", two_layers, V5E, index=0, options={})
-    assert one.memory is None and "hbm a chip, which has 15.75GiB" in verdict(one, V5E)
+    assert one.memory is None and "GiB of memory a chip, which has 15.75GiB" in verdict(one, V5E)
     with pytest.raises(plan.DoesNotFit, match=r"sft 512 tokens.*needs \d"):
         plan.check([one], V5E)
 
