@@ -56,9 +56,10 @@ def _pacemaker(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Genera
 
 def _tube(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
     x, end = MIDLINE + chest.patient.trachea + chest.shape.shift, chest.top + rng.uniform(0.15, 0.19)
-    for dx in (-0.009, 0.009):
-        strokes.line([(x - 0.006 + dx, -0.06), (x + dx, end)], 0.006, 0.6)
-    strokes.line([(x - 0.006, -0.06), (x, end)], 0.008, 0.9)
+    strokes.line([(x - 0.006, -0.06), (x, end)], 0.026, 0.45)
+    for dx in (-0.011, 0.011):
+        strokes.line([(x - 0.006 + dx, -0.06), (x + dx, end)], 0.007, 0.8)
+    strokes.line([(x - 0.006, -0.06), (x, end)], 0.008, 0.95)
 
 
 def _central_line(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
@@ -70,7 +71,7 @@ def _central_line(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Gen
         (MIDLINE - 0.045, t + 0.24),
         (MIDLINE - 0.047, t + rng.uniform(0.31, 0.35)),
     ]
-    strokes.line(curve(way), 0.0105, 0.9)
+    strokes.line(curve(way), 0.014, 0.95)
 
 
 def _chest_tube(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
@@ -84,19 +85,19 @@ def _chest_tube(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Gener
         (rng.uniform(0.15, 0.18), t + 0.09),
     ]
     path = curve([(MIDLINE + sign * dx * w, y) for dx, y in way], 8)
-    strokes.line(path, 0.016, 0.28)
-    strokes.line(path, 0.005, 0.9)
+    strokes.line(path, 0.024, 0.5)
+    strokes.line(path, 0.008, 0.95)
 
 
 def _ecg_leads(strokes: Strokes, chest: Chest, f: Finding, rng: np.random.Generator) -> None:
     spots = [(-0.27, 0.16), (0.29, 0.17), (-0.30, 0.58), (0.33, 0.56), (0.10, 0.40)]
     for dx, dy in spots[: int(rng.integers(4, 6))]:
         at = (MIDLINE + dx + rng.uniform(-0.02, 0.02), chest.top + dy + rng.uniform(-0.02, 0.02))
-        strokes.ring(at, 0.015, 0.006, 0.75)
-        strokes.ring(at, 0.006, 0.01, 0.9)
+        strokes.ring(at, 0.024, 0.010, 0.9)
+        strokes.ring(at, 0.010, 0.014, 0.95)
         away = 1.0 if dx > 0 else -1.0
         knee = (at[0] + away * 0.05, at[1] + 0.10)
-        strokes.line(curve([at, knee, (at[0] + away * rng.uniform(0.0, 0.06), 1.06)]), 0.005, 0.6)
+        strokes.line(curve([at, knee, (at[0] + away * rng.uniform(0.0, 0.06), 1.06)]), 0.007, 0.7)
 
 
 _DRAW = {

@@ -44,8 +44,8 @@ def breaks_of(scene: Scene) -> tuple[Break, ...]:
     for f in scene.find("fracture"):
         rng = _rng(f)
         above = rng.uniform(0.28, 0.40)
-        offset = float(rng.choice([-1.0, 1.0])) * rng.uniform(0.027, 0.032)
-        breaks.append(Break(f.side, rng.uniform(0.20, 0.26), above, above + rng.uniform(0.25, 0.30), offset))
+        offset = float(rng.choice([-1.0, 1.0])) * rng.uniform(0.032, 0.038)
+        breaks.append(Break(f.side, rng.uniform(0.20, 0.26), above, above + rng.uniform(0.28, 0.33), offset))
     return tuple(breaks)
 
 
@@ -199,7 +199,7 @@ def _edema(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -
 def _lesion(canvas: Canvas, chest: Chest, f: Finding, rng: np.random.Generator) -> Field:
     """A round, sharply edged nodule (levels 1, 2) or mass (3)."""
     at = _centre(chest, f, rng, 0.15, 0.26)
-    radius = {1: 0.028, 2: 0.036, 3: 0.046}[f.level] * rng.uniform(0.95, 1.08)
+    radius = {1: 0.034, 2: 0.043, 3: 0.055}[f.level] * rng.uniform(0.95, 1.08)
     rx = radius * rng.uniform(0.95, 1.05)
     ball = 1 - ((canvas.x - at[0]) / rx) ** 2 - ((canvas.y - at[1]) / radius) ** 2
     # a solid ball: thickest in the middle, with an edge
