@@ -39,6 +39,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"text\.layers\.(input|post_attention)_norm\.scale", P(None, None)),
     (r"text\.norm\.scale", P(None)),
     (r"lm_head\.kernel", P(FSDP, TENSOR)),
+    (r"step_head\.kernel", P(FSDP, None)),
+    (r"step_head\.bias", P(None)),
     (r"vision\.patch_embed\.kernel", P(None, FSDP)),
     (r"vision\.blocks\.norm[12]\.(scale|bias)", P(None, None)),
     (r"vision\.blocks\.attn\.(qkv|proj)\.kernel", P(None, FSDP, None)),

@@ -121,7 +121,7 @@ class RewardMixture:
 
 def columns_of(samples: Sequence[Sample]) -> dict[str, list[Any]]:
     """The fields of the samples as columns, and of their unknown fields those that all of them have."""
-    columns = {name: [vars(sample)[name] for sample in samples] for name in FIELDS}
+    columns = {name: [vars(sample)[name] for sample in samples] for name in (*FIELDS, "root")}
     shared = set.intersection(*(set(sample.extra) for sample in samples)) if samples else set()
     return columns | {name: [sample.extra[name] for sample in samples] for name in sorted(shared)}
 

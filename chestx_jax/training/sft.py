@@ -1,18 +1,16 @@
 """Supervised fine-tuning: loss on the answer tokens and the end of the sequence, nothing else."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import Batch, Pipeline, ordered_batches
@@ -26,13 +24,11 @@ from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.resume import Saver, identity
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
+from chestx_jax.training.step import Arrays, TrainStep, make_step
 from chestx_jax.training.workdir import describe_run
 from chestx_jax.weights import MODEL, Adapter, Checkpoints, write_model_files
 
 log = logging.getLogger(__name__)
-
-Arrays = Mapping[str, Array]
-TrainStep = Callable[[TrainState, Arrays], tuple[TrainState, dict[str, Array]]]
 
 
 def token_sums(
@@ -52,50 +48,9 @@ def make_train_step(
     accumulation: int,
     loss_chunk: int,
 ) -> TrainStep:
-    """One jitted update: mean loss over all target tokens of the batch, whatever the micro-batches.
-
-    Gradients of the *sums* are added over `accumulation` micro-batches and divided once by the token count, so
-    the result is that of the whole batch, also where micro-batches hold different numbers of targets.
-    """
+    """The update on the mean loss over all target tokens of the batch (`make_step`)."""
     sums_of = partial(token_sums, graphdef, loss_chunk)
-
-    def loss_sum(trainable: Any, frozen: Any, batch: Arrays) -> tuple[Array, TokenSums]:
-        sums = sums_of(trainable, frozen, batch)
-        return sums.loss, sums
-
-    def gradient_sums(state: TrainState, batch: Arrays) -> tuple[Any, TokenSums]:
-        grad = jax.grad(loss_sum, has_aux=True)
-        if accumulation == 1:
-            return grad(state.trainable, state.frozen, batch)
-
-        def micro_step(carry: tuple[Any, TokenSums], micro: Arrays) -> tuple[tuple[Any, TokenSums], None]:
-            return jax.tree.map(jnp.add, carry, grad(state.trainable, state.frozen, micro)), None
-
-        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), state.trainable)
-        # Every device keeps rows of each micro-batch: row r goes to micro-batch r % accumulation.
-        micros = jax.tree.map(
-            lambda x: x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]).swapaxes(0, 1), batch
-        )
-        return jax.lax.scan(micro_step, (zeros, TokenSums.zero()), micros)[0]
-
-    @partial(jax.jit, donate_argnums=0)
-    def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, dict[str, Array]]:
-        gradients, sums = gradient_sums(state, batch)
-        count = jnp.maximum(sums.count, 1.0)
-        gradients = jax.tree.map(lambda g: g / count.astype(g.dtype), gradients)
-        updates, opt_state = tx.update(gradients, state.opt_state, state.trainable)
-        metrics = {
-            "loss": sums.loss / count,
-            "token_accuracy": sums.correct / count,
-            "grad_norm": optax.tree.norm(gradients),
-            "learning_rate": schedule(state.step),
-            "target_tokens": sums.count,
-            "tokens": (batch["segments"] > 0).sum(),
-        }
-        trainable = optax.apply_updates(state.trainable, updates)
-        return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
-
-    return train_step
+    return make_step(sums_of, tx, schedule, accumulation=accumulation, target="token")
 
 
 def put_batch(mesh: Mesh, batch: Batch) -> Arrays:

@@ -6,7 +6,7 @@ process reads only the parts that its own devices hold.
 
 import json
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from chestx_jax.weights.table import Shape, Slot, check_keys, expected_keys, fil
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+Extend = Callable[[Qwen2VL], None]
 _BLOCK = 256  # columns transposed at a time, so that both sides of the copy stay in the cache
 
 
@@ -55,6 +56,7 @@ def load_pretrained(
     *,
     compute_dtype: Any = None,
     remat: str = "none",
+    extend: Extend | None = None,
 ) -> Qwen2VL:
     """Load a Qwen2-VL model.
 
@@ -65,6 +67,7 @@ def load_pretrained(
       mesh: where the parameters go, by `parallel.RULES`; None puts all on the default device.
       compute_dtype: of the activations; None takes that of the parameters.
       remat: see `Qwen2VL`.
+      extend: puts on what a checkpoint's model carries besides (`models.process_reward.add_step_head`).
 
     Raises:
       WeightsError: for files that are missing or damaged, and for unknown, missing and misshapen tensors, all
@@ -79,7 +82,7 @@ def load_pretrained(
         infos = checkpoints.saved_params(step_directory)
         dtype = _one_dtype({path: info.dtype for path, info in infos.items()}, step_directory, dtype)
         adapter = read_adapter(model_directory)
-        abstract = _abstract_model(config, dtype, compute_dtype, remat, adapter)
+        abstract = _abstract_model(config, dtype, compute_dtype, remat, adapter, extend)
         model = _fill_from_checkpoint(abstract, step_directory, mesh)
         merge_lora(model)
     else:
@@ -160,7 +163,7 @@ def _one_dtype(found: Mapping[str, Any], where: Any, dtype: Any) -> np.dtype:
 
 
 def _abstract_model(
-    config: Qwen2VLConfig, dtype: np.dtype, compute_dtype: Any, remat: str, adapter: Adapter | None
+    config: Qwen2VLConfig, dtype: np.dtype, compute_dtype: Any, remat: str, adapter: Adapter | None, extend: Extend | None = None
 ) -> Qwen2VL:
     def make() -> Qwen2VL:
         rngs = nnx.Rngs(0)
@@ -168,6 +171,8 @@ def _abstract_model(
         model = Qwen2VL(config, rngs=rngs, dtype=compute, param_dtype=dtype, remat=remat)
         if adapter is not None:
             add_lora(model, adapter.rank, adapter.alpha, adapter.targets, rngs)
+        if extend is not None:
+            extend(model)
         return model
 
     return nnx.eval_shape(make)

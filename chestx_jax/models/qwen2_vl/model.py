@@ -50,6 +50,7 @@ class Qwen2VL(nnx.Module):
         self.text = LanguageModel(config, init, remat)
         tied = config.tie_word_embeddings
         self.lm_head = None if tied else Linear(config.hidden_size, config.vocab_size, init, bias=False)
+        self.step_head: Linear | None = nnx.data(None)  # models/process_reward.py
 
     def encode_images(
         self,

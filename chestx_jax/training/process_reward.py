@@ -1,0 +1,243 @@
+"""The process reward model learns to judge steps: gold ones, and ones that are known to be false."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from chestx_jax.data.perturbations import label_samples, labelled_steps
+from chestx_jax.data.pipeline import Batch, Pipeline, Source, ordered_batches
+from chestx_jax.data.processor import Processor
+from chestx_jax.evaluation.step_scores import JudgedSample, step_scores, table
+from chestx_jax.models.process_reward import add_step_head, step_logits
+from chestx_jax.parallel import batch_sharding, make_mesh, place
+from chestx_jax.rollout import TokenSpans
+from chestx_jax.rollout.step_ends import step_ends
+from chestx_jax.training.bench import Bench, open_bench
+from chestx_jax.training.loop import Hooks, train
+from chestx_jax.training.losses import TokenSums
+from chestx_jax.training.metrics import MetricWriter
+from chestx_jax.training.optimizer import learning_rate, make_optimizer
+from chestx_jax.training.resume import Saver, identity
+from chestx_jax.training.setup import make_model, make_processor
+from chestx_jax.training.state import (
+    TrainingError,
+    TrainState,
+    init_state,
+    model_from,
+    split_model,
+    trainable_paths,
+)
+from chestx_jax.training.step import Arrays, make_step
+from chestx_jax.training.workdir import describe_run
+from chestx_jax.weights import MODEL, Adapter, Checkpoints, write_model_files
+
+log = logging.getLogger(__name__)
+
+SCORES = "step_scores.json"
+
+
+def step_sums(graphdef: nnx.GraphDef, trainable: Any, frozen: Any, batch: Arrays) -> TokenSums:
+    """Weighted cross-entropy, hits and weight over a batch's steps (fields `step_*`, see `StepArrays`)."""
+    model = model_from(graphdef, trainable, frozen)
+    logits = step_logits(model, batch, batch["step_ends"])
+    labels, weights = batch["step_labels"], batch["step_weights"]
+    losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)[..., 0]
+    hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return TokenSums(loss=(losses * weights).sum(), correct=(hits * weights).sum(), count=weights.sum())
+
+
+class StepArrays:
+    """Adds to a batch of labelled samples where its steps end and what they are: step_ends[B,S] (-1 is none),
+    step_labels[B,S], step_weights[B,S] (0 is none)."""
+
+    def __init__(self, processor: Processor, max_steps: int):
+        self._spans = TokenSpans.of(processor.tokenizer.backend_tokenizer)
+        self._max_steps = max_steps
+
+    def check(self, samples: Sequence[Any]) -> None:
+        """Raises TrainingError for the longest reasoning when it has more steps than there is room for."""
+        longest = max(samples, key=lambda sample: len(sample.reason_steps))
+        if len(longest.reason_steps) > self._max_steps:
+            raise TrainingError(
+                f"config.max_steps is {self._max_steps}, but sample {longest.id!r} has "
+                f"{len(longest.reason_steps)} steps"
+            )
+
+    def __call__(self, batch: Batch) -> dict[str, np.ndarray]:
+        shape = (len(batch.row_mask), self._max_steps)
+        ends = np.full(shape, -1, np.int32)
+        labels, weights = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        for row, sample in enumerate(batch.samples):
+            target = np.flatnonzero(batch.arrays["loss_mask"][row])
+            places, _ = step_ends(self._spans, batch.arrays["tokens"][row, target])
+            steps = labelled_steps(sample)
+            if len(places) != len(steps):
+                raise TrainingError(f"sample {sample.id!r}: {len(steps)} steps, {len(places)} in its tokens")
+            ends[row, : len(steps)] = target[places]
+            labels[row, : len(steps)] = [step.label for step in steps]
+            weights[row, : len(steps)] = [step.weight for step in steps]
+        return {**batch.arrays, "step_ends": ends, "step_labels": labels, "step_weights": weights}
+
+
+def judge(
+    graphdef: nnx.GraphDef, mesh: Mesh, arrays: StepArrays
+) -> Callable[[TrainState, Iterator[Batch]], list[JudgedSample]]:
+    """The model's verdicts on labelled batches."""
+
+    @jax.jit
+    def probabilities(trainable: Any, frozen: Any, batch: Arrays) -> Any:
+        return jax.nn.softmax(step_logits(model_from(graphdef, trainable, frozen), batch, batch["step_ends"]))
+
+    def run(state: TrainState, batches: Iterator[Batch]) -> list[JudgedSample]:
+        judged = []
+        for batch in batches:
+            found = np.asarray(probabilities(state.trainable, state.frozen, _put(mesh, arrays(batch))))
+            for sample, row in zip(batch.samples, found, strict=False):  # filling rows come last
+                steps = labelled_steps(sample)
+                judged.append(JudgedSample(sample.id, steps, row[: len(steps)]))
+        return judged
+
+    return run
+
+
+def _put(mesh: Mesh, arrays: dict[str, np.ndarray]) -> Arrays:
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in arrays.items()}
+
+
+def label_bench(bench: Bench, config: ConfigDict) -> Bench:
+    """The bench with labelled samples; validation is perturbed by another seed, once."""
+    return replace(
+        bench,
+        train=tuple(
+            replace(source, samples=label_samples(source.samples, config.seed, config.copies))
+            for source in bench.train
+        ),
+        validation=tuple(
+            replace(source, samples=label_samples(source.samples, config.seed + 1))
+            for source in bench.validation
+        ),
+    )
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Train, or go on with the training that `workdir` holds; then write how well steps are told apart
+    (`step_scores.json`), with the images and with blank ones.
+
+    Raises:
+      TrainingError, SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError: each
+      names what to mend. Preempted: after SIGTERM.
+    """
+    describe_run(workdir, config)
+    mesh = make_mesh(config.mesh)
+    bench = label_bench(open_bench(config.data, config.seed, workdir), config)
+    processor = make_processor(config.model, config.data.image_size, bench.processor)
+    arrays = StepArrays(processor, config.max_steps)
+    for source in (*bench.train, *bench.validation):
+        arrays.check(source.samples)
+    batches = Pipeline(
+        bench.train,
+        processor,
+        buckets=bench.buckets,
+        batch_size=config.batch_size,
+        steps=config.steps,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        read_threads=config.data.read_threads,
+    )
+    with jax.set_mesh(mesh), Checkpoints(workdir, keep=config.keep) as checkpoints:
+        model = make_model(config.model, processor, mesh, config.seed)
+        add_step_head(model)
+        place(model, mesh)
+        lora = config.model.lora
+        write_model_files(
+            workdir,
+            model.config,
+            source=processor.directory,
+            adapter=Adapter(**lora) if lora.rank else None,
+        )
+        processor.save_pretrained(workdir / MODEL)
+        graphdef, params = split_model(model)
+        del model
+        tx = make_optimizer(config.optimizer, config.steps)
+        state = init_state(params, tx, _learns(config), mesh)
+        saver = Saver(checkpoints, identity(config))
+        state, start = saver.resume(state, batches)
+        step = make_step(
+            partial(step_sums, graphdef),
+            tx,
+            learning_rate(config.optimizer, config.steps),
+            accumulation=config.accumulation,
+            target="step",
+        )
+        judged = judge(graphdef, mesh, arrays)
+        few = [_first(source, config.eval_samples) for source in bench.validation]
+
+        def evaluate(number: int, state: TrainState) -> dict[str, float]:
+            scores = step_scores(judged(state, _ordered(few, config, bench, processor, blank=False)))
+            log.info("step %d  validation AUROC %.3f", number, scores["kinds"]["all"]["auroc"])
+            return {
+                "auroc": scores["kinds"]["all"]["auroc"],
+                "first_error_accuracy": scores["first_error_accuracy"],
+            }
+
+        writer = MetricWriter(workdir, start)
+        try:
+            state = train(
+                state,
+                batches,
+                Hooks(lambda state, batch: step(state, _put(mesh, arrays(batch))), saver.save, evaluate),
+                start=start,
+                steps=config.steps,
+                save_every=config.save_every,
+                eval_every=config.eval_every,
+                writer=writer,
+            )
+        finally:
+            writer.close()
+            batches.close()
+        scores = {
+            name: step_scores(
+                judged(state, _ordered(bench.validation, config, bench, processor, blank=blank))
+            )
+            for name, blank in (("images", False), ("blank images", True))
+        }
+    (workdir / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
+    print(table(scores))
+
+
+def _learns(config: ConfigDict) -> Callable[[str], bool]:
+    """The head learns always, the trunk as the config says."""
+    trunk = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
+    return lambda path: path.startswith("step_head.") or trunk(path)
+
+
+def _first(source: Source, count: int) -> Source:
+    return replace(source, samples=source.samples[:count])
+
+
+def _ordered(
+    sources: Sequence[Source], config: ConfigDict, bench: Bench, processor: Processor, *, blank: bool
+) -> Iterator[Batch]:
+    for source in sources:
+        yield from ordered_batches(
+            source,
+            processor,
+            buckets=bench.buckets,
+            batch_size=config.batch_size,
+            target=True,
+            read_threads=config.data.read_threads,
+            blank_images=blank,
+        )

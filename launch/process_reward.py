@@ -1,0 +1,36 @@
+"""Trains the process reward model, a verdict on every step of a reasoning; rerun the same line to resume.
+
+    python -m launch.process_reward --config=configs/process_reward.py:tiny --workdir=runs/judge \\
+        --config.model.pretrained=runs/tiny --config.data.bench=runs/tiny/bench
+
+Writes under --workdir: checkpoints/, model/ (config, tokenizer, processor), step_scores.json (how well steps are
+told apart, by kind), metrics.jsonl, tensorboard/,
+config.json and run.json. Any leaf of the config can be changed on the line: --config.optimizer.peak=1e-4.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch.errors import EXPECTED
+from launch.program import start
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe, e.g. configs/process_reward.py:tiny.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the run; it resumes what it finds there.", required=True
+)
+flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """See the module's docstring."""
+    from chestx_jax.training import process_reward
+
+    process_reward.run(CONFIG.value, Path(WORKDIR.value))
+
+
+if __name__ == "__main__":
+    start(main, EXPECTED)
