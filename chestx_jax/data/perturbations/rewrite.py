@@ -75,7 +75,11 @@ class Gold:
         return any(self._denies(finding) for finding in asserted(step))
 
     def _denies(self, claim: Finding) -> bool:
-        relations = {relation(claim, gold) for gold in self.findings}
+        relations = {
+            found
+            for gold in self.findings
+            if (found := relation(claim, gold)) != "side" or gold.laterality is not None
+        }  # who names no side bears out none
         return "conflict" in relations and not relations & {"same", "side", "entailed"}
 
     def denies_degree(self, step: str) -> bool:
