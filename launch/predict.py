@@ -32,6 +32,10 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Prompts at a time.", lower_
 IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side; what the model was trained with.")
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the weights; those of the files.")
 SEED = flags.DEFINE_integer("seed", 0, "Of sampling, when --temperature > 0.")
+BEST_OF = flags.DEFINE_integer("best_of", 1, "Completions a prompt; the best is kept.", lower_bound=1)
+PROCESS_REWARD = flags.DEFINE_string(
+    "process_reward", None, "Workdir of launch.process_reward: says which completion is the best."
+)
 BLANK_IMAGES = flags.DEFINE_bool("blank_images", False, "Replace every image by an even grey one.")
 
 
@@ -47,6 +51,16 @@ flags.register_multi_flags_validator(
 )
 
 
+flags.register_multi_flags_validator(
+    ["best_of", "process_reward", "temperature", "data"],
+    lambda v: (
+        (v["best_of"] > 1) == bool(v["process_reward"])
+        and (v["best_of"] == 1 or (v["temperature"] > 0 and bool(v["data"])))
+    ),
+    "--best_of and --process_reward go together, with --data and a --temperature above 0",
+)
+
+
 def main() -> None:
     """See the module's docstring."""
     from chestx_jax.evaluation.inference import Inference
@@ -58,11 +72,12 @@ def main() -> None:
         max_new_tokens=MAX_NEW_TOKENS.value,
         batch_size=BATCH_SIZE.value if DATA.value else 1,
         seed=SEED.value,
+        best_of=BEST_OF.value,
         blank_images=BLANK_IMAGES.value,
     )
     inference = Inference.load(MODEL.value, PROCESSOR.value, image_size=IMAGE_SIZE.value, dtype=DTYPE.value)
     if DATA.value and OUT.value:
-        inference.predict_file(Path(DATA.value), Path(OUT.value), decoding)
+        inference.predict_file(Path(DATA.value), Path(OUT.value), decoding, PROCESS_REWARD.value)
     elif IMAGES.value and QUESTION.value:
         print(inference.ask([Path(image) for image in IMAGES.value], QUESTION.value, decoding))
 

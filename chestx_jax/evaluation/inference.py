@@ -16,6 +16,7 @@ from chestx_jax.evaluation.predict import Decoding, predict
 from chestx_jax.evaluation.predictions import PredictionWriter
 from chestx_jax.models.qwen2_vl import Qwen2VL
 from chestx_jax.parallel import make_mesh
+from chestx_jax.rewards.learned import learned_reward
 from chestx_jax.weights import companions, load_pretrained
 
 log = logging.getLogger(__name__)
@@ -49,11 +50,19 @@ class Inference:
             str(directory),
         )
 
-    def predict_file(self, data: Path, out: Path, decoding: Decoding) -> None:
-        """Predict every sample of `data` that `out` does not hold yet."""
+    def predict_file(
+        self, data: Path, out: Path, decoding: Decoding, process_reward: str | None = None
+    ) -> None:
+        """Predict every sample of `data` that `out` does not hold yet.
+
+        Args:
+          process_reward: workdir of the process reward model that picks the best of `decoding.best_of`.
+        """
+        reward = None if process_reward is None else learned_reward(f"learned:{process_reward}")
         samples = read_samples(data)
         decoding = replace(decoding, batch_size=self._whole_batch(decoding.batch_size))
         settings = {"model": self.source, "image_size": self.processor.image_size, **asdict(decoding)}
+        settings |= {} if process_reward is None else {"process_reward": process_reward}
         del settings["batch_size"]  # decides nothing but speed
         writer = PredictionWriter(out, settings)
         todo = [sample for sample in samples if sample.id not in writer.done]
@@ -61,7 +70,7 @@ class Inference:
         began, done = time.monotonic(), 0
         try:
             with jax.set_mesh(self.mesh):
-                for rows in predict(self.model, self.processor, todo, decoding, self.mesh):
+                for rows in predict(self.model, self.processor, todo, decoding, self.mesh, reward):
                     writer.write(rows)
                     done += len(rows)
                     rate = done / (time.monotonic() - began)

@@ -1,5 +1,6 @@
 """Completions for samples: prompts in batches of fixed shapes, longest first, through one generation program."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from chestx_jax.data.pipeline import Source, ordered_batches
 from chestx_jax.data.processor import Processor
 from chestx_jax.data.schema import Sample
 from chestx_jax.models.qwen2_vl import Qwen2VL
+from chestx_jax.rewards import RewardFunction, columns_of
 from chestx_jax.rollout import Completion, Engine, Sampling, prompt_buckets
 
 
@@ -26,6 +28,7 @@ class Decoding:
       max_new_tokens: a completion is cut there.
       batch_size: prompts at a time.
       seed: of sampling; sample i of the file draws from key (seed, i), whatever the batches.
+      best_of: completions of each prompt, of which the one with the highest reward is kept.
       blank_images: replace every image by an even grey one of the same size; what is still right then was
         never read off the image.
     """
@@ -35,23 +38,34 @@ class Decoding:
     max_new_tokens: int = 512
     batch_size: int = 16
     seed: int = 0
+    best_of: int = 1
     blank_images: bool = False
 
 
 def predict(
-    model: Qwen2VL, processor: Processor, samples: Sequence[Sample], decoding: Decoding, mesh: Mesh
+    model: Qwen2VL,
+    processor: Processor,
+    samples: Sequence[Sample],
+    decoding: Decoding,
+    mesh: Mesh,
+    reward: RewardFunction | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """Predictions in groups as they are made: {"id", "prediction", "tokens", "log_probability", "finished",
-    "seconds"}.
+    "seconds"}, and with a reward {"reward"}.
 
     `tokens` counts them, `log_probability` is their sum under the sampling distribution, `finished` is false
     where `max_new_tokens` cut the text, `seconds` is the batch's share.
+
+    Args:
+      reward: picks the best of `decoding.best_of` completions; a completion that it does not apply to comes last.
 
     Raises:
       PipelineError: a sample that cannot be read; names file, sample and field.
     """
     source = Source(name="samples", samples=samples, mode=decoding.mode)
-    engine = Engine(processor, mesh, decoding.max_new_tokens, Sampling(decoding.temperature))
+    engine = Engine(
+        processor, mesh, decoding.max_new_tokens, Sampling(decoding.temperature), decoding.best_of
+    )
     number = {sample.id: i for i, sample in enumerate(samples)}
     prompts = ordered_batches(
         source,
@@ -65,18 +79,31 @@ def predict(
         began = time.monotonic()
         numbers = np.array([number[id] for id in batch.ids])
         completions = engine.complete(model, batch, jax.random.key(decoding.seed), numbers)
-        yield _rows(completions, time.monotonic() - began)
+        rewards = None if reward is None else _rewards(reward, completions)
+        yield _rows(completions, rewards, decoding.best_of, time.monotonic() - began)
 
 
-def _rows(completions: Completion, seconds: float) -> list[dict[str, Any]]:
-    return [
+def _rewards(reward: RewardFunction, completions: Completion) -> list[float]:
+    given = reward(
+        prompts=[sample.question for sample in completions.samples],
+        completions=completions.texts,
+        **columns_of(completions.samples),
+    )
+    return [-math.inf if value is None else float(value) for value in given]
+
+
+def _rows(
+    completions: Completion, rewards: list[float] | None, group: int, seconds: float
+) -> list[dict[str, Any]]:
+    """A row a prompt: its only completion, or the first of those with the highest reward."""
+    rows = [
         {
             "id": sample.id,
             "prediction": text,
             "tokens": int(length),
             "log_probability": float(total),
             "finished": bool(ended),
-            "seconds": round(seconds / len(completions), 4),
+            "seconds": round(seconds * group / len(completions), 4),
         }
         for sample, text, length, total, ended in zip(
             completions.samples,
@@ -87,3 +114,7 @@ def _rows(completions: Completion, seconds: float) -> list[dict[str, Any]]:
             strict=True,
         )
     ]
+    if rewards is None:
+        return rows
+    best = [max(range(i, i + group), key=rewards.__getitem__) for i in range(0, len(rows), group)]
+    return [{**rows[i], "reward": rewards[i]} for i in best]

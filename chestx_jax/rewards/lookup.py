@@ -18,14 +18,18 @@ BUILT_IN: Mapping[str, RewardFunction] = {
 
 
 def reward(name: str) -> RewardFunction:
-    """The reward function called `name`: one of `BUILT_IN`, or the dotted path of an importable callable
-    ("my_package.my_module.my_reward").
+    """The reward function called `name`: one of `BUILT_IN`, "learned:DIR" (`learned`), or the dotted path of an
+    importable callable ("my_package.my_module.my_reward").
 
     Raises:
       RewardError: there is none.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
+    if ":" in name:
+        from chestx_jax.rewards.learned import learned_reward  # the others need no JAX
+
+        return learned_reward(name)
     module, _, attribute = name.rpartition(".")
     if not module:
         known = ", ".join(BUILT_IN)

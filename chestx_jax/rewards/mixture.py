@@ -70,6 +70,23 @@ class Rewards:
             if len(there):
                 found[f"reward/{name}/mean"] = float(there.mean())
                 found[f"reward/{name}/std"] = float(there.std())
+        return found | self._agreements()
+
+    def _agreements(self) -> dict[str, float]:
+        """For each two rewards with steps: of the steps that both value above or below 0, the share that both
+        place on the same side."""
+        found = {}
+        stepwise = [name for name, steps in self.steps.items() if any(steps)]
+        for one, two in itertools.combinations(stepwise, 2):
+            same = [
+                (a.value > 0) == (b.value > 0)
+                for ours, theirs in zip(self.steps[one], self.steps[two], strict=True)
+                if ours and theirs
+                for a, b in zip(ours, theirs, strict=True)
+                if a.value and b.value
+            ]
+            if same:
+                found[f"reward/agreement/{one}_{two}"] = sum(same) / len(same)
         return found
 
 

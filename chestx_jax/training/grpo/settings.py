@@ -53,7 +53,10 @@ def check(config: ConfigDict) -> Settings:
 def _problems(config: ConfigDict, rewards: RewardMixture) -> list[tuple[bool, str]]:
     rollout, parts = config.rollout, config.minibatches * config.accumulation
     modes = {mode for _, mode, _ in config.data.train} | {mode for _, mode in config.data.validation}
-    asks_reasoning = any(row.function in ("format", "process") for row in config.rewards.values())
+    asks_reasoning = any(
+        row.function in ("format", "process") or row.function.startswith("learned")
+        for row in config.rewards.values()
+    )
     return [
         (
             rollout.group_size < 2,

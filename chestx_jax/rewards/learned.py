@@ -1,0 +1,211 @@
+"""The learned process reward: a process reward model's verdict on every step, as a reward function.
+
+    learned=dict(function="learned:DIR", weight=1.0, clip=(-1.0, 1.0), schedule=())
+
+DIR is the workdir of `launch.process_reward`, or one of its checkpoints. A step is worth P(supported) -
+P(contradicted), -1 to 1; what cannot be verified is worth nothing. "learned:DIR" gives a reasoning its worst verifiable
+step (a chain is as good as its weakest link: PRM-Min of Lightman et al. 2023, arXiv 2305.20050), "learned-mean:DIR"
+the mean over all steps, where idle steps dilute, "learned-last:DIR" the last verifiable step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, Int
+
+from chestx_jax.data.example import Bucket, Example, stack
+from chestx_jax.data.processor import Processor
+from chestx_jax.data.schema import Sample
+from chestx_jax.models.process_reward import add_step_head, step_logits
+from chestx_jax.models.qwen2_vl import Qwen2VL
+from chestx_jax.parallel import batch_sharding, make_mesh
+from chestx_jax.rewards.signature import Completion, RewardError, StepReward, Stepwise, text_of
+from chestx_jax.rollout import TokenSpans
+from chestx_jax.rollout.spans import Span
+from chestx_jax.rollout.step_ends import step_ends
+from chestx_jax.weights import companions, find_step, load_pretrained
+
+ROWS, TOKEN_STEP, STEP_STEP = 32, 64, 16
+"""Completions at a time, and what tokens and steps are padded to a multiple of: few programs."""
+
+
+def _least(values: Float[np.ndarray, " S"], judged: np.ndarray) -> float:
+    return float(values[judged].min()) if judged.any() else 0.0
+
+
+def _mean(values: Float[np.ndarray, " S"], judged: np.ndarray) -> float:
+    return float(np.where(judged, values, 0.0).mean())
+
+
+def _last(values: Float[np.ndarray, " S"], judged: np.ndarray) -> float:
+    return float(values[judged][-1]) if judged.any() else 0.0
+
+
+AGGREGATES: Mapping[str, Callable[..., float]] = {
+    "learned": _least,
+    "learned-mean": _mean,
+    "learned-last": _last,
+}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A frozen process reward model with all that it takes to read completions."""
+
+    model: Qwen2VL
+    processor: Processor
+    spans: TokenSpans
+    mesh: jax.sharding.Mesh
+
+    @classmethod
+    def load(cls, directory: str) -> Judge:
+        """From a workdir of `launch.process_reward`, over all devices; adapters merged.
+
+        Raises:
+          CheckpointError, WeightsError, ProcessorError: the directory is no such run; names what is missing.
+        """
+        mesh = make_mesh({"replica": 1, "fsdp": -1, "tensor": 1})
+        processor = Processor.from_pretrained(Path(companions(directory)))
+        return cls(
+            load_pretrained(directory, mesh=mesh, extend=add_step_head),
+            processor,
+            TokenSpans.of(processor.tokenizer.backend_tokenizer),
+            mesh,
+        )
+
+    def verdicts(
+        self, samples: Sequence[Sample], texts: Sequence[str]
+    ) -> list[tuple[Float[np.ndarray, "S 3"], tuple[Span, ...]]]:
+        """Probabilities of `models.process_reward.VERDICTS`, and the span in its text, of each step of each
+        completion of the samples' prompts."""
+        prompts: dict[tuple[Any, ...], Example] = {}
+        read = []
+        for sample, text in zip(samples, texts, strict=True):
+            key = (sample.root, sample.images, sample.question)
+            if key not in prompts:
+                prompts[key] = self.processor(sample, mode="reason", target=False)
+            tokens = self.processor.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+            ends, spans = step_ends(self.spans, tokens)
+            read.append((continued(prompts[key], tokens), ends + prompts[key].num_tokens, spans))
+        found = []
+        for start in range(0, len(read), ROWS):
+            found += self._judge(read[start : start + ROWS])
+        return found
+
+    def _judge(self, rows: list[tuple[Example, Int[np.ndarray, " S"], tuple[Span, ...]]]) -> list[Any]:
+        filled = rows + rows[-1:] * (ROWS - len(rows))
+        examples = [example for example, _, _ in filled]
+        bucket = Bucket(
+            _round_up(max(example.num_tokens for example in examples), TOKEN_STEP),
+            max(example.num_patches for example in examples),
+        )
+        width = _round_up(max(1, *(len(ends) for _, ends, _ in filled)), STEP_STEP)
+        places = np.stack([np.pad(ends, (0, width - len(ends)), constant_values=-1) for _, ends, _ in filled])
+        batch = jax.device_put(stack(examples, bucket, self.processor.pad_id), batch_sharding(self.mesh))
+        with jax.set_mesh(self.mesh):
+            out = np.asarray(
+                _probabilities(self.model, batch, jax.device_put(places, batch_sharding(self.mesh)))
+            )
+        return [(row[: len(ends)], spans) for row, (_, ends, spans) in zip(out, rows, strict=False)]
+
+
+@nnx.jit
+def _probabilities(model: Qwen2VL, batch: Any, ends: Any) -> Any:
+    return jax.nn.softmax(step_logits(model, batch, ends))
+
+
+def continued(prompt: Example, tokens: Sequence[int]) -> Example:
+    """A prompt with a completion behind it; no image is read again."""
+    count = len(tokens)
+    position = int(prompt.positions.max()) + 1 + np.arange(count, dtype=np.int32)
+    return replace(
+        prompt,
+        tokens=np.concatenate([prompt.tokens, np.asarray(tokens, np.int32)]),
+        positions=np.concatenate([prompt.positions, np.tile(position, (3, 1))], axis=1).astype(np.int32),
+        segments=np.ones(prompt.num_tokens + count, np.int32),
+        loss_mask=np.zeros(prompt.num_tokens + count, bool),
+        image_index=np.concatenate([prompt.image_index, np.full(count, -1, np.int32)]),
+    )
+
+
+@dataclass(frozen=True)
+class LearnedReward:
+    """The reward function of a directory; the model is loaded by the first call.
+
+    Raises:
+      RewardError: the directory holds no checkpoint.
+    """
+
+    directory: str
+    aggregate: str
+
+    def __post_init__(self) -> None:
+        if find_step(self.directory) is None:
+            raise RewardError(
+                f"reward '{self.aggregate}:{self.directory}': no checkpoint of launch.process_reward there"
+            )
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The model, once loaded."""
+        return Judge.load(self.directory)
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Completion], **columns: Sequence[Any]
+    ) -> list[float | None]:
+        """Columns of the samples: `id`, `images`, `root`, `question`. A completion without steps earns 0."""
+        samples = [
+            Sample(
+                id=name,
+                study="",
+                patient=None,
+                source="",
+                task="",
+                images=images,
+                question=question,
+                options=None,
+                answer="",
+                answer_text="",
+                root=root,
+            )
+            for name, images, root, question in zip(
+                columns["id"], columns["images"], columns["root"], columns["question"], strict=True
+            )
+        ]
+        verdicts = self.judge.verdicts(samples, [text_of(completion) for completion in completions])
+        return [self._reward(probabilities, spans) for probabilities, spans in verdicts]
+
+    def _reward(self, probabilities: Float[np.ndarray, "S 3"], spans: Sequence[Span]) -> Stepwise:
+        if not len(spans):
+            return Stepwise(0.0, ())
+        values = probabilities[:, 0] - probabilities[:, 1]
+        judged = np.argmax(probabilities, axis=1) != 2
+        steps = [
+            StepReward(start, end, float(value) if known else 0.0)
+            for (start, end), value, known in zip(spans, values, judged, strict=True)
+        ]
+        return Stepwise(AGGREGATES[self.aggregate](values, judged), steps)
+
+
+def learned_reward(name: str) -> LearnedReward:
+    """The reward that a name such as "learned-mean:DIR" stands for.
+
+    Raises:
+      RewardError: what stands before the colon is none of `AGGREGATES`, or the directory holds no checkpoint.
+    """
+    aggregate, _, directory = name.partition(":")
+    if aggregate not in AGGREGATES:
+        raise RewardError(f"reward {name!r}: {aggregate!r} is none of {', '.join(AGGREGATES)}")
+    return LearnedReward(directory, aggregate)
+
+
+def _round_up(count: int, step: int) -> int:
+    return -(-count // step) * step

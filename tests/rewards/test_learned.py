@@ -1,0 +1,82 @@
+"""The learned reward: the same arrays as in training, verdicts at the ends of steps, and how they add up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from chestx_jax.data import Processor, read_samples
+from chestx_jax.data.chat import parse, target
+from chestx_jax.data.embedded import build_small_bench
+from chestx_jax.rewards import RewardError, columns_of, reward
+from chestx_jax.rewards.learned import LearnedReward, continued
+from chestx_jax.training import process_reward
+from configs.process_reward import get_config
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("embedded") / "bench"
+    build_small_bench(out, source="phantom", root=None, studies=24, seed=0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def workdir(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config: ConfigDict = get_config("tiny")
+    config.model.arch = "tiny"
+    config.data.update(
+        bench=str(bench),
+        image_size=56,
+        train=(("binary/train.jsonl", "reason", 1.0),),
+        validation=(("binary/train.jsonl", "reason"),),
+        buckets=((224, 16),),
+        limit=16,
+    )
+    config.update(steps=2, batch_size=8, save_every=2, eval_every=9)
+    out = tmp_path_factory.mktemp("judge")
+    process_reward.run(config, out)
+    return out
+
+
+def test_training_leaves_figures_with_and_without_images(workdir: Path) -> None:
+    assert '"blank images"' in (workdir / "step_scores.json").read_text()
+
+
+def test_a_completion_behind_its_prompt_is_what_training_reads(bench: Path) -> None:
+    processor = Processor.from_pretrained(bench / "processor", image_size=56)
+    sample = read_samples(bench / "binary" / "train.jsonl")[0]
+    whole = processor(sample, mode="reason", target=True)
+    prompt = processor(sample, mode="reason", target=False)
+    encode = processor.tokenizer.backend_tokenizer.encode
+    joined = continued(prompt, encode(target(sample, "reason"), add_special_tokens=False).ids)
+    for name in ("tokens", "positions", "segments", "image_index"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name)[..., :-1], err_msg=name)
+
+
+def test_every_step_gets_a_value_and_the_reasoning_its_worst(workdir: Path, bench: Path) -> None:
+    samples = read_samples(bench / "binary" / "train.jsonl")[:3]
+    texts = [target(sample, "reason") for sample in samples[:2]] + ["no tags"]
+    columns = columns_of(samples)
+    judge = LearnedReward(str(workdir), "learned")
+    for given, text in zip(judge(prompts=[""] * 3, completions=texts, **columns), texts, strict=True):
+        assert [(step.start, step.end) for step in given.steps] == list(parse(text).spans)
+        values = [step.value for step in given.steps if step.value]
+        assert float(given) == pytest.approx(min(values, default=0.0))
+    verdicts = judge.judge.verdicts(samples[:1], texts[:1])[0][0]
+    np.testing.assert_allclose(verdicts.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_aggregates_by_hand() -> None:
+    from chestx_jax.rewards.learned import AGGREGATES
+
+    values, judged = np.array([0.9, -0.5, 0.3, 0.0]), np.array([True, True, True, False])
+    found = {name: f(values, judged) for name, f in AGGREGATES.items()}
+    assert found == pytest.approx({"learned": -0.5, "learned-mean": 0.7 / 4, "learned-last": 0.3})
+
+
+@pytest.mark.parametrize("name", ["learned:/nowhere", "learnt:/nowhere"])
+def test_a_name_that_stands_for_nothing_is_refused(name: str) -> None:
+    with pytest.raises(RewardError, match="learn"):
+        reward(name)
