@@ -55,8 +55,10 @@ def main() -> None:
         "new_tokens": NEW_TOKENS.value,
         "tensor": ROLLOUT_TENSOR.value,
     }
-    facts = plan.plan(CONFIG.value, topology, PROGRAMS.value, {"rollout": rollout})
-    plan.write(facts, topology, out)
+    facts = []
+    for one in plan.plan(CONFIG.value, topology, PROGRAMS.value, {"rollout": rollout}):
+        facts.append(one)
+        plan.write(facts, topology, out)  # what is compiled is not lost when a later program fails
     print((out / "plan.md").read_text())
     plan.check(facts, topology)
 

@@ -259,7 +259,9 @@ def _source(
 
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,]+\}(?:,\{[\d,]+\})*)\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
+)
 
 
 def replica_groups(instruction: Instruction) -> np.ndarray:
@@ -276,20 +278,24 @@ def replica_groups(instruction: Instruction) -> np.ndarray:
         grid = np.arange(np.prod(dims)).reshape(dims)
         return (grid.transpose(order) if order else grid).reshape(shape)
     if found := _MESH.search(text):
-        return _mesh_groups(found.group(1), found.group(2))
+        return _mesh_groups(*found.groups())
     raise HloError(f"{instruction.name}: cannot read its replica groups: {text[:120]}")
 
 
 @functools.cache
-def _mesh_groups(axes: str, together: str) -> np.ndarray:
+def _mesh_groups(axes: str, dims: str | None, order: str | None, together: str) -> np.ndarray:
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
-    names = list(sizes)
     chosen = re.findall(r"'(\w+)'", together)
-    if re.search(r"'\w+':", together) or "," in re.sub(r"'\w+'=\d+,?\s*", "", axes):
+    if re.search(r"'\w+':", together) or re.sub(r"'\w+'=\d+,?\s*", "", axes):
         raise HloError(f"cannot read the replica groups mesh[{axes}] {{{together}}}")
-    order = [names.index(n) for n in names if n not in chosen] + [names.index(n) for n in chosen]
-    grid = np.arange(np.prod(list(sizes.values()))).reshape(list(sizes.values()))
-    return grid.transpose(order).reshape(-1, int(np.prod([sizes[n] for n in chosen])))
+    names = list(sizes)
+    grid = np.arange(np.prod(list(sizes.values())))
+    if dims:  # the mesh's devices are not in their own order
+        grid = grid.reshape(_numbers(dims))
+        grid = grid.transpose(_numbers(order)) if order else grid
+    last = [names.index(n) for n in names if n not in chosen] + [names.index(n) for n in chosen]
+    in_mesh = grid.reshape(list(sizes.values())).transpose(last)
+    return in_mesh.reshape(-1, int(np.prod([sizes[n] for n in chosen])))
 
 
 def _numbers(text: str) -> list[int]:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -23,8 +23,8 @@ class DoesNotFit(Exception):
 
 def plan(
     config: ConfigDict, topology: Topology, programs: Sequence[str], options: Mapping[str, Mapping[str, int]]
-) -> list[Facts]:
-    """The facts of every program of `config`, one for each bucket.
+) -> Iterator[Facts]:
+    """The facts of every program of `config`, one for each bucket, as soon as each is compiled.
 
     Args:
       programs: names of `planning.programs.PROGRAMS`.
@@ -33,11 +33,9 @@ def plan(
     Raises:
       TopologyError, CompileError: see `compile_program`.
     """
-    return [
-        compile_program(name, config, topology, index=index, options=options.get(name, {}))
-        for name in programs
-        for index in range(len(config.data.buckets))
-    ]
+    for name in programs:
+        for index in range(len(config.data.buckets)):
+            yield compile_program(name, config, topology, index=index, options=options.get(name, {}))
 
 
 def search(config: ConfigDict, topology: Topology, bucket: int) -> tuple[list[Facts], dict[str, object]]:

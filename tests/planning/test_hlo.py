@@ -135,6 +135,13 @@ def test_three_ways_to_write_groups() -> None:
     np.testing.assert_array_equal(replica_groups(gather), [[0, 4], [1, 5], [2, 6], [3, 7]])
 
 
+def test_a_mesh_may_list_its_devices_in_another_order() -> None:
+    words = "mesh['a'=2,'b'=1,'c'=4], device_ids=([4,2]T(1,0)) {'a'}"
+    module = parse(EXCHANGE.replace("mesh['axis_0'=8] {'axis_0'}", words))
+    gather = module.computations["gather_begins"].instructions["all-gather.1"]
+    np.testing.assert_array_equal(replica_groups(gather), [[0, 1], [2, 3], [4, 5], [6, 7]])
+
+
 def test_groups_in_unknown_words_are_an_error() -> None:
     module = parse(EXCHANGE.replace("replica_groups={{0,1,2,3},{4,5,6,7}}", "replica_groups=new_style"))
     with pytest.raises(HloError, match="cannot read its replica groups"):

@@ -19,7 +19,7 @@ V5E = parse_topology("v5e:2x2", 1)
 
 @needs_libtpu
 def test_two_layers_at_7b_width_on_four_chips(two_layers: ConfigDict, tmp_path: Path) -> None:
-    facts = plan.plan(two_layers, V5E, ["sft"], {})
+    facts = list(plan.plan(two_layers, V5E, ["sft"], {}))
     (one,) = facts
     plan.check(facts, V5E)
     # float32 parameters and two moments of the same size, cut over four chips
@@ -56,9 +56,8 @@ def test_simulated_devices_need_no_libtpu(tmp_path: Path) -> None:
     config = sft.get_config("tiny")
     config.data.buckets = ((64, 16),)
     topology = parse_topology("cpu:8", 1)
-    facts = plan.plan(
-        config, topology, ["sft", "rollout"], {"rollout": dict(prompts=8, group=2, new_tokens=5, tensor=1)}
-    )
+    options = {"rollout": dict(prompts=8, group=2, new_tokens=5, tensor=1)}
+    facts = list(plan.plan(config, topology, ["sft", "rollout"], options))
     update, rollout = facts
     assert update.mesh == {"replica": 1, "fsdp": 8, "tensor": 1} and update.runs == config.steps
     assert 1.0 < update.flops_ratio < 1.4 and 1.0 <= rollout.flops_ratio < 1.2
