@@ -49,7 +49,9 @@ def test_greedy_tokens(setting):
     case, golden, batch, model = setting
     forbidden = (case.config.image_token_id, case.config.video_token_id)
     new_tokens = golden["greedy"].shape[1]
-    out = generate(model, batch, max_new_tokens=new_tokens, eos_ids=(), sampling=Sampling(forbidden_ids=forbidden))
+    out = generate(
+        model, batch, max_new_tokens=new_tokens, eos_ids=(), sampling=Sampling(forbidden_ids=forbidden)
+    )
     np.testing.assert_array_equal(out.tokens, golden["greedy"])
 
 
