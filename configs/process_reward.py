@@ -57,7 +57,7 @@ def _tiny(config: ConfigDict) -> None:
         buckets=((192, 64), (320, 128)),
     )
     config.optimizer.update(peak=2e-3, warmup=0.05, final=0.05, b2=0.98)
-    config.update(steps=600, batch_size=32, max_steps=16, save_every=100, eval_every=200)
+    config.update(steps=600, batch_size=32, max_steps=16, save_every=50, eval_every=100)
 
 
 def _openi(config: ConfigDict) -> None:

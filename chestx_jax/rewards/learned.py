@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from chestx_jax.parallel import batch_sharding, make_mesh
 from chestx_jax.rewards.signature import Completion, RewardError, StepReward, Stepwise, text_of
 from chestx_jax.rollout import TokenSpans
 from chestx_jax.rollout.spans import Span
-from chestx_jax.rollout.step_ends import step_ends
+from chestx_jax.rollout.steps import steps_of
 from chestx_jax.weights import companions, find_step, load_pretrained
 
 ROWS, TOKEN_STEP, STEP_STEP = 32, 64, 16
@@ -93,33 +93,35 @@ class Judge:
             if key not in prompts:
                 prompts[key] = self.processor(sample, mode="reason", target=False)
             tokens = self.processor.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-            ends, spans = step_ends(self.spans, tokens)
-            read.append((continued(prompts[key], tokens), ends + prompts[key].num_tokens, spans))
+            ids, spans = steps_of(self.spans, tokens)
+            ids = np.pad(ids, (prompts[key].num_tokens, 0), constant_values=-1)
+            read.append((continued(prompts[key], tokens), ids, spans))
         found = []
         for start in range(0, len(read), ROWS):
             found += self._judge(read[start : start + ROWS])
         return found
 
-    def _judge(self, rows: list[tuple[Example, Int[np.ndarray, " S"], tuple[Span, ...]]]) -> list[Any]:
+    def _judge(self, rows: list[tuple[Example, Int[np.ndarray, " T"], tuple[Span, ...]]]) -> list[Any]:
         filled = rows + rows[-1:] * (ROWS - len(rows))
         examples = [example for example, _, _ in filled]
         bucket = Bucket(
             _round_up(max(example.num_tokens for example in examples), TOKEN_STEP),
             max(example.num_patches for example in examples),
         )
-        width = _round_up(max(1, *(len(ends) for _, ends, _ in filled)), STEP_STEP)
-        places = np.stack([np.pad(ends, (0, width - len(ends)), constant_values=-1) for _, ends, _ in filled])
-        batch = jax.device_put(stack(examples, bucket, self.processor.pad_id), batch_sharding(self.mesh))
+        width = _round_up(max(1, *(len(spans) for _, _, spans in filled)), STEP_STEP)
+        ids = np.stack(
+            [np.pad(ids, (0, bucket.tokens - len(ids)), constant_values=-1) for _, ids, _ in filled]
+        )
+        sharding = batch_sharding(self.mesh)
+        batch = jax.device_put(stack(examples, bucket, self.processor.pad_id), sharding)
         with jax.set_mesh(self.mesh):
-            out = np.asarray(
-                _probabilities(self.model, batch, jax.device_put(places, batch_sharding(self.mesh)))
-            )
-        return [(row[: len(ends)], spans) for row, (_, ends, spans) in zip(out, rows, strict=False)]
+            out = np.asarray(_probabilities(self.model, batch, jax.device_put(ids, sharding), width))
+        return [(row[: len(spans)], spans) for row, (_, _, spans) in zip(out, rows, strict=False)]
 
 
-@nnx.jit
-def _probabilities(model: Qwen2VL, batch: Any, ends: Any) -> Any:
-    return jax.nn.softmax(step_logits(model, batch, ends))
+@partial(nnx.jit, static_argnums=3)
+def _probabilities(model: Qwen2VL, batch: Any, step_ids: Any, steps: int) -> Any:
+    return jax.nn.softmax(step_logits(model, batch, step_ids, steps))
 
 
 def continued(prompt: Example, tokens: Sequence[int]) -> Example:

@@ -22,7 +22,7 @@ from chestx_jax.evaluation.step_scores import JudgedSample, step_scores, table
 from chestx_jax.models.process_reward import add_step_head, step_logits
 from chestx_jax.parallel import batch_sharding, make_mesh, place
 from chestx_jax.rollout import TokenSpans
-from chestx_jax.rollout.step_ends import step_ends
+from chestx_jax.rollout.steps import steps_of
 from chestx_jax.training.bench import Bench, open_bench
 from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.losses import TokenSums
@@ -50,15 +50,15 @@ SCORES = "step_scores.json"
 def step_sums(graphdef: nnx.GraphDef, trainable: Any, frozen: Any, batch: Arrays) -> TokenSums:
     """Weighted cross-entropy, hits and weight over a batch's steps (fields `step_*`, see `StepArrays`)."""
     model = model_from(graphdef, trainable, frozen)
-    logits = step_logits(model, batch, batch["step_ends"])
     labels, weights = batch["step_labels"], batch["step_weights"]
+    logits = step_logits(model, batch, batch["step_ids"], labels.shape[1])
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)[..., 0]
     hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
     return TokenSums(loss=(losses * weights).sum(), correct=(hits * weights).sum(), count=weights.sum())
 
 
 class StepArrays:
-    """Adds to a batch of labelled samples where its steps end and what they are: step_ends[B,S] (-1 is none),
+    """Adds to a batch of labelled samples where its steps are and what they are: step_ids[B,T] (-1 is none),
     step_labels[B,S], step_weights[B,S] (0 is none)."""
 
     def __init__(self, processor: Processor, max_steps: int):
@@ -76,18 +76,18 @@ class StepArrays:
 
     def __call__(self, batch: Batch) -> dict[str, np.ndarray]:
         shape = (len(batch.row_mask), self._max_steps)
-        ends = np.full(shape, -1, np.int32)
+        ids = np.full(batch.arrays["tokens"].shape, -1, np.int32)
         labels, weights = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
         for row, sample in enumerate(batch.samples):
             target = np.flatnonzero(batch.arrays["loss_mask"][row])
-            places, _ = step_ends(self._spans, batch.arrays["tokens"][row, target])
+            found, spans = steps_of(self._spans, batch.arrays["tokens"][row, target])
             steps = labelled_steps(sample)
-            if len(places) != len(steps):
-                raise TrainingError(f"sample {sample.id!r}: {len(steps)} steps, {len(places)} in its tokens")
-            ends[row, : len(steps)] = target[places]
+            if len(spans) != len(steps):
+                raise TrainingError(f"sample {sample.id!r}: {len(steps)} steps, {len(spans)} in its tokens")
+            ids[row, target] = found
             labels[row, : len(steps)] = [step.label for step in steps]
             weights[row, : len(steps)] = [step.weight for step in steps]
-        return {**batch.arrays, "step_ends": ends, "step_labels": labels, "step_weights": weights}
+        return {**batch.arrays, "step_ids": ids, "step_labels": labels, "step_weights": weights}
 
 
 def judge(
@@ -97,7 +97,8 @@ def judge(
 
     @jax.jit
     def probabilities(trainable: Any, frozen: Any, batch: Arrays) -> Any:
-        return jax.nn.softmax(step_logits(model_from(graphdef, trainable, frozen), batch, batch["step_ends"]))
+        model, steps = model_from(graphdef, trainable, frozen), batch["step_labels"].shape[1]
+        return jax.nn.softmax(step_logits(model, batch, batch["step_ids"], steps))
 
     def run(state: TrainState, batches: Iterator[Batch]) -> list[JudgedSample]:
         judged = []
