@@ -16,7 +16,9 @@ from chestx_jax.planning.hlo import (
     replica_groups,
 )
 
-KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+EXCHANGES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+BETWEEN = "between slices"
+KINDS = (*EXCHANGES, BETWEEN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,10 @@ def collectives(module: Module, partitions_per_slice: int) -> list[Collective]:
         kind = _kind(computation, instruction)
         if kind is None:
             continue
+        if kind == BETWEEN:
+            arrived = instruction.shapes[0].bytes
+            found.append(Collective(kind, times, times * arrived, times * arrived, across_slices=True))
+            continue
         if kind == "collective-permute":
             pairs = np.asarray(re.findall(r"\{(\d+),(\d+)\}", instruction.attributes), int)
             groups, size = pairs, 2
@@ -104,7 +110,10 @@ def _weighted(module: Module) -> Iterator[tuple[Computation, Instruction, int]]:
 
 def _kind(computation: Computation, instruction: Instruction) -> str | None:
     kind = instruction.opcode.removesuffix("-start")
-    if kind not in KINDS:
+    # What crosses the network between slices is handed to the host, which sums it (MegaScale) and hands it back.
+    if kind == "recv" and "_xla_megascale_transfer_type" in instruction.attributes:
+        return BETWEEN
+    if kind not in EXCHANGES:
         return None
     # XLA for TPU spreads one asynchronous collective over a chain of fusions, each with a copy of it; one begins.
     if "chain_id=" in instruction.attributes:

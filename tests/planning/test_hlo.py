@@ -119,6 +119,25 @@ def test_what_crosses_slices() -> None:
     }
 
 
+def test_sums_over_slices_go_through_the_host() -> None:
+    text = """HloModule m
+
+ENTRY %main (p0: f32[128,512]) -> f32[128,512] {
+  %p0 = f32[128,512]{1,0:T(8,128)} parameter(0)
+  %after-all = token[] after-all()
+  %send = (f32[128,512]{1,0:T(8,128)}, u32[], token[]) send(%p0, %after-all), channel_id=2, is_host_transfer=true, \
+frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[128,512]{1,0:T(8,128)}, u32[], token[]) recv(%after-all), channel_id=1, is_host_transfer=true, \
+frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv-done = (f32[128,512]{1,0:T(8,128)}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  ROOT %get-tuple-element = f32[128,512]{1,0:T(8,128)} get-tuple-element(%recv-done), index=0
+}
+"""
+    (crossing,) = collectives(parse(text), partitions_per_slice=4)
+    assert (crossing.kind, crossing.across_slices) == ("between slices", True)
+    assert crossing.wire_bytes == 128 * 512 * 4
+
+
 def test_three_ways_to_write_groups() -> None:
     module = parse(EXCHANGE)
     groups = {
