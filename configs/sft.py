@@ -62,15 +62,15 @@ TINY_MIXTURE = (("binary", 0.6), ("single", 0.1), ("multiple", 0.1), ("anomaly",
 
 
 def _openi(config: ConfigDict) -> None:
-    config.model.update(arch="tiny")
+    config.model.update(arch="tiny", remat="minimal")
     config.data.update(
         image_size=112,
         train=(("openi_samples.jsonl", "reason", 1.0),),
         validation=(("openi_samples.jsonl", "reason"),),
         buckets=((512, 192), (1024, 192)),
     )
-    config.optimizer.update(peak=1e-3, warmup=0.05, b2=0.98)
-    config.update(steps=400, batch_size=8, save_every=50, eval_every=100)
+    config.optimizer.update(peak=2e-3, warmup=0.05, b2=0.98)
+    config.update(steps=600, batch_size=4, loss_chunk=64, save_every=50, eval_every=100)
 
 
 def _paper(config: ConfigDict) -> None:
