@@ -163,7 +163,12 @@ def _one_dtype(found: Mapping[str, Any], where: Any, dtype: Any) -> np.dtype:
 
 
 def _abstract_model(
-    config: Qwen2VLConfig, dtype: np.dtype, compute_dtype: Any, remat: str, adapter: Adapter | None, extend: Extend | None = None
+    config: Qwen2VLConfig,
+    dtype: np.dtype,
+    compute_dtype: Any,
+    remat: str,
+    adapter: Adapter | None,
+    extend: Extend | None = None,
 ) -> Qwen2VL:
     def make() -> Qwen2VL:
         rngs = nnx.Rngs(0)
