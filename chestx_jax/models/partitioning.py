@@ -6,7 +6,6 @@ Left to itself, XLA for TPU sums whole gradients on every chip before it keeps t
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
