@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import Float, Int
 
 from chestx_jax.data.example import Bucket, Example, stack
@@ -119,7 +118,7 @@ class Judge:
         return [(row[: len(spans)], spans) for row, (_, _, spans) in zip(out, rows, strict=False)]
 
 
-@partial(nnx.jit, static_argnums=3)
+@partial(jax.jit, static_argnums=3)
 def _probabilities(model: Qwen2VL, batch: Any, step_ids: Any, steps: int) -> Any:
     return jax.nn.softmax(step_logits(model, batch, step_ids, steps))
 
