@@ -7,7 +7,7 @@ above but a factor, so no logit is made twice (the idea of Liger Kernel's fused 
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from chestx_jax.models.partitioning import (
-    BATCH_AXES,
     EVERYWHERE,
     FSDP,
     TENSOR,
-    fsdp_parts,
     gather,
     mesh_size,
     per_chip,
@@ -98,26 +96,36 @@ def _on_mesh(kernel: Array, hidden: Array, targets: Array, mask: Array, chunks: 
     """`_chunks` on each chip's tokens, those of the tensor axis too: the kernel is gathered once, its gradient
     reduce-scattered once."""
     kernel = kernel.astype(hidden.dtype)
-    parts, tensor = fsdp_parts(kernel.shape[0]), mesh_size(TENSOR)
     run = partial(_chunks, chunks=chunks, gradients=gradients)
-    if parts == 1 or len(hidden) % mesh_size(*EVERYWHERE):
+    if mesh_size(*EVERYWHERE) == 1 or len(hidden) % mesh_size(*EVERYWHERE):
         return run(kernel, hidden, targets, mask)
-    inner = TENSOR if kernel.shape[1] % tensor == 0 else None
+    outer = FSDP if kernel.shape[0] % mesh_size(FSDP) == 0 else None
+    inner = TENSOR if kernel.shape[1] % mesh_size(TENSOR) == 0 else None
+    whole_over = tuple(axis for axis in EVERYWHERE if axis not in (outer, inner))
 
     def local(part: Array, *rows: Array) -> Any:
         whole = jax.lax.all_gather(part, TENSOR, axis=1, tiled=True) if inner else part
-        sums, d_kernel, d_hidden = run(gather(whole, 0), *rows)
+        sums, d_kernel, d_hidden = run(gather(whole, 0) if outer else whole, *rows)
         sums = jax.tree.map(lambda x: jax.lax.psum(x, EVERYWHERE), sums)
         if gradients:
-            d_kernel = scatter(d_kernel, 0, scatter_stages(parts))
+            if outer:
+                d_kernel = scatter(d_kernel, 0, scatter_stages(mesh_size(FSDP)))
             if inner:
                 d_kernel = jax.lax.psum_scatter(d_kernel, TENSOR, scatter_dimension=1, tiled=True)
-            d_kernel = jax.lax.psum(d_kernel, BATCH_AXES[0] if inner else (BATCH_AXES[0], TENSOR))
+            d_kernel = jax.lax.psum(d_kernel, whole_over)
         return sums, d_kernel, d_hidden
 
-    rows, lies = P(EVERYWHERE), P(FSDP, inner)
+    rows, lies = P(EVERYWHERE), P(outer, inner)
     out = (P(), lies if gradients else None, rows if gradients else None)
     return per_chip(local, (lies, rows, rows, rows), out)(kernel, hidden, targets, mask)
+
+
+class _Loop(NamedTuple):
+    chunk: Int[Array, ""]
+    more: Bool[Array, ""]  # whether this chunk, or one after it, holds a target
+    sums: TokenSums
+    d_kernel: Any  # None when no gradients are asked for
+    d_hidden: Any
 
 
 def _chunks(
@@ -130,33 +138,38 @@ def _chunks(
     def split(x: Array) -> Array:
         return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)).reshape(chunks, -1, *x.shape[1:])
 
-    def count(carry: tuple[TokenSums, Any], h: Array, y: Array, m: Array) -> tuple[Any, Any]:
-        sums, d_kernel = carry
+    # targets first: the chunks behind them hold only questions, images and padding, whose logits nobody needs
+    order = jnp.argsort(mask == 0)
+    hs, ys, ms = (split(x[order]) for x in (hidden, targets, mask))
+
+    def step(loop: _Loop) -> _Loop:
+        h, y, m = hs[loop.chunk], ys[loop.chunk], ms[loop.chunk]
         logits = jnp.matmul(h, kernel, preferred_element_type=jnp.float32)
         is_target = jax.lax.broadcasted_iota(y.dtype, logits.shape, 1) == y[:, None]
         log_total = jax.nn.logsumexp(logits, axis=-1)
         loss = log_total - jnp.where(is_target, logits, 0).sum(axis=-1)
         hit = (jnp.argmax(logits, axis=-1) == y).astype(jnp.float32)
-        sums = sums + TokenSums(loss=(loss * m).sum(), correct=(hit * m).sum(), count=m.sum())
+        sums = loop.sums + TokenSums(loss=(loss * m).sum(), correct=(hit * m).sum(), count=m.sum())
+        following = loop.chunk + 1
+        more = ms[jnp.minimum(following, chunks - 1)].any()
         if not gradients:
-            return (sums, None), None
+            return _Loop(following, more, sums, None, None)
         slope = ((jnp.exp(logits - log_total[:, None]) - is_target) * m[:, None]).astype(h.dtype)
-        d_kernel += jnp.matmul(h.T, slope, preferred_element_type=jnp.float32)
-        return (sums, d_kernel), jnp.matmul(slope, kernel.T)
+        d_kernel = loop.d_kernel + jnp.matmul(h.T, slope, preferred_element_type=jnp.float32)
+        d_hidden = loop.d_hidden.at[loop.chunk].set(jnp.matmul(slope, kernel.T))
+        return _Loop(following, more, sums, d_kernel, d_hidden)
 
-    def skip(carry: tuple[TokenSums, Any], h: Array, y: Array, m: Array) -> tuple[Any, Any]:
-        return carry, jnp.zeros_like(h) if gradients else None
-
-    def step(carry: tuple[TokenSums, Any], part: tuple[Array, Array, Array]) -> tuple[Any, Any]:
-        return jax.lax.cond(part[2].any(), count, skip, carry, *part)
-
-    # targets first: the chunks behind them hold only questions, images and padding, whose logits nobody needs
-    order = jnp.argsort(mask == 0)
-    start = jnp.zeros(kernel.shape, jnp.float32) if gradients else None
-    (sums, d_kernel), d_hidden = jax.lax.scan(
-        step, (TokenSums.zero(), start), (split(hidden[order]), split(targets[order]), split(mask[order]))
+    # A loop that ends early, not a scan over `lax.cond`: the branches would hold the kernel's gradient several times.
+    start = _Loop(
+        chunk=jnp.asarray(0),
+        more=ms[0].any(),
+        sums=TokenSums.zero(),
+        d_kernel=jnp.zeros(kernel.shape, jnp.float32) if gradients else None,
+        d_hidden=jnp.zeros_like(hs) if gradients else None,
     )
-    if d_kernel is None:
-        return sums, None, None
-    back = jnp.zeros_like(hidden).at[order].set(d_hidden.reshape(-1, width)[:tokens], unique_indices=True)
-    return sums, d_kernel.astype(hidden.dtype), back
+    end = jax.lax.while_loop(lambda loop: (loop.chunk < chunks) & loop.more, step, start)
+    if not gradients:
+        return end.sums, None, None
+    d_hidden = end.d_hidden.reshape(-1, width)[:tokens]
+    back = jnp.zeros_like(hidden).at[order].set(d_hidden, unique_indices=True)
+    return end.sums, end.d_kernel.astype(hidden.dtype), back

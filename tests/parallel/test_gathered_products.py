@@ -70,8 +70,8 @@ def test_planes_of_chips_are_scattered_in_two_stages() -> None:
     ]
 
 
-@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)])
-def test_the_loss_and_its_gradients(sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2), (8, 1, 1), (1, 1, 8)])
+def test_the_loss_and_its_gradients(sizes: tuple[int, int, int]) -> None:
     hidden = jnp.asarray(RNG.normal(size=(8, 7, 16)), jnp.float32)
     kernel = jnp.asarray(RNG.normal(size=(16, 32)), jnp.float32)
     tokens, mask = jnp.asarray(RNG.integers(0, 32, (8, 7))), jnp.asarray(RNG.random((8, 7)) < 0.5)
