@@ -3,7 +3,9 @@
 Densities add; brightness is `1 - exp(-density)`: bone over heart is brighter than either, and nothing clips.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import cos, sin
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +17,8 @@ WALL = 0.92  # chest wall beside the lungs
 LUNG = 0.26  # aerated lung with the wall before and behind it
 HEART = 1.42
 BELLY = 0.70  # what the organs below the diaphragm add to the wall
+_FORKS = 4  # vessels of a tree from the hilum outwards
+_LOTS = 15 + 7  # of a tree: a length for each vessel, a turn for each fork
 
 
 @dataclass(frozen=True)
@@ -215,13 +219,14 @@ def markings(canvas: Canvas, chest: Chest) -> Field:
     for sign in (-1.0, 1.0):
         root = (MIDLINE + sign * 0.075, chest.top + 0.31)
         for angle in np.linspace(-1.25, 1.35, 7) + rng.uniform(-0.12, 0.12, 7):
-            _branch(strokes, rng, root, float(angle), 0.085, 0.0105, sign, 4)
+            lots = iter(rng.random(_LOTS).tolist())
+            _branch(strokes, lots, root, float(angle), 0.085, 0.0105, sign, _FORKS)
     return strokes.field() * chest.lungs
 
 
 def _branch(
     strokes: Strokes,
-    rng: np.random.Generator,
+    lots: Iterator[float],
     at: tuple[float, float],
     angle: float,
     length: float,
@@ -229,11 +234,11 @@ def _branch(
     sign: float,
     depth: int,
 ) -> None:
-    """One vessel and, at its end, two thinner ones."""
-    length *= rng.uniform(0.8, 1.2)
-    end = (at[0] + sign * length * np.cos(angle), at[1] + length * np.sin(angle))
+    """One vessel and, at its end, two thinner ones; `lots` are numbers in 0..1 drawn by lot."""
+    length *= 0.8 + 0.4 * next(lots)
+    end = (at[0] + sign * length * cos(angle), at[1] + length * sin(angle))
     strokes.line([at, end], width, 0.25 + 45 * width)
     if depth > 1:
-        turn = rng.uniform(0.2, 0.45)
-        _branch(strokes, rng, end, angle + turn, length * 0.8, width * 0.64, sign, depth - 1)
-        _branch(strokes, rng, end, angle - turn, length * 0.85, width * 0.68, sign, depth - 1)
+        turn = 0.2 + 0.25 * next(lots)
+        _branch(strokes, lots, end, angle + turn, length * 0.8, width * 0.64, sign, depth - 1)
+        _branch(strokes, lots, end, angle - turn, length * 0.85, width * 0.68, sign, depth - 1)

@@ -5,6 +5,7 @@ so that turning and shifting the picture (the last step) never shows an empty ed
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 from jaxtyping import Float
@@ -25,7 +26,9 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 
 def ramp(z: np.ndarray) -> np.ndarray:
     """The logistic function's cheap cousin for sharp edges: 0 below -2, 1 above 2, straight between."""
-    return np.clip(0.25 * z + 0.5, 0, 1)
+    out = 0.25 * z
+    out += 0.5
+    return np.clip(out, 0, 1, out=out)
 
 
 class Canvas:
@@ -47,6 +50,8 @@ class Canvas:
         self.d = np.abs(self.x - MIDLINE)
         self.right = (self.x < MIDLINE).astype(np.float32)
         self.left = 1 - self.right
+        self._board_scale = size * _SUPERSAMPLE
+        self._board_offset = (self.n / size - 1) / 2
 
     def half(self, side: str) -> np.ndarray:
         """[1, n] mask of the patient's "right" or "left" half."""
@@ -69,8 +74,7 @@ class Canvas:
 
     def pixel(self, point: Point) -> Point:
         """Unit coordinates to those of the supersampled stroke board."""
-        offset = (self.n / self.size - 1) / 2
-        scale = self.size * _SUPERSAMPLE
+        offset, scale = self._board_offset, self._board_scale
         return ((point[0] + offset) * scale, (point[1] + offset) * scale)
 
 
@@ -109,10 +113,21 @@ class Strokes:
 
     def field(self, blur: float = 0.0) -> Field:
         """The strokes as a field, softened over `blur` unit lengths."""
-        image = self._image.reduce(_SUPERSAMPLE)
+        n, radius = self._canvas.n, 1.5 * blur * self._canvas.size
+        field = np.zeros((n, n), np.float32)
+        drawn = self._image.getbbox()
+        if drawn is None:
+            return field
+        # only where something is drawn; the blur spreads it, and never sees the edge of the box
+        margin = ceil(radius) + 1
+        left, top = (max(0, at // _SUPERSAMPLE - margin) for at in drawn[:2])
+        right, bottom = (min(n, -(-at // _SUPERSAMPLE) + margin) for at in drawn[2:])
+        s = _SUPERSAMPLE
+        image = self._image.reduce(s, (s * left, s * top, s * right, s * bottom))
         if blur:
-            image = image.filter(ImageFilter.BoxBlur(1.5 * blur * self._canvas.size))
-        return np.asarray(image, dtype=np.float32) / 255
+            image = image.filter(ImageFilter.BoxBlur(radius))
+        np.divide(np.asarray(image), np.float32(255), out=field[top:bottom, left:right])
+        return field
 
 
 def _spline(points: Sequence[Point], steps: int) -> Float[np.ndarray, "M 2"]:
