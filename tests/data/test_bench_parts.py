@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from chestx_jax.data.schema import LABELS, Study
 from chestx_jax.data.sources import Request, phantom, read_studies
 
 EVERYTHING = Recipe(sampling="everything")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def study(folder: Path, name: str, size: tuple[int, int] = (8, 8), suffix: str = ".png", **fields) -> Study:
@@ -109,6 +114,41 @@ def test_a_pool_keeps_order_reads_little_ahead_and_passes_errors_on():
     made.close()
     with pytest.raises(ValueError):
         list(ordered_map(int, ["1", "x"], 2))
+
+
+def pid(item: int) -> int:
+    return os.getpid()
+
+
+def endless():
+    while True:
+        yield 0
+
+
+def test_workers_end_with_a_caller_that_is_killed():
+    program = (
+        "from chestx_jax.data.pool import ordered_map\n"
+        "from tests.data.test_bench_parts import endless, pid\n"
+        "for made in ordered_map(pid, endless(), 2):\n"
+        "    print(made, flush=True)\n"
+    )
+    command = [sys.executable, "-c", program]
+    caller = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    worker = int(caller.stdout.readline())
+    os.kill(worker, 0)  # it is there
+    caller.kill()
+    caller.communicate()
+    deadline = time.monotonic() + 60
+    while is_running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 # ------------------------------------------------------------------------------------- images
