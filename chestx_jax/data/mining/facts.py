@@ -59,7 +59,7 @@ class Facts:
         books = (("report", report_findings(sample.report)), ("answer", answer))
         sure = [(name, [one for one in found if one.certainty == "definite"]) for name, found in books]
         return cls(
-            tuple(kept for fact in affirmed if (kept := _settled(fact, answer)) is not None),
+            tuple(_sided(kept, answer) for fact in affirmed if (kept := _settled(fact, answer)) is not None),
             tuple(one for one in denied if deniable(one, sure)),
             books,
             any(one.concept == "lung opacity" and not deniable(one, sure) for one in denied),
@@ -85,6 +85,15 @@ def _settled(fact: Fact, answer: Sequence[Finding]) -> Fact | None:
         return fact
     close = [_closeness(fact.finding, one) for one in answer]
     return Fact(replace(fact.finding, certainty="definite"), fact.many) if 0 in close or 1 in close else None
+
+
+def _sided(fact: Fact, answer: Sequence[Finding]) -> Fact:
+    """With the side and place of the answer's one finding of its kind, where the report leaves the side open."""
+    same = [one for one in answer if (one.concept, one.polarity) == (fact.finding.concept, "present")]
+    if fact.finding.laterality or len(same) != 1 or not same[0].laterality:
+        return fact
+    exact = replace(fact.finding, laterality=same[0].laterality, anatomy=same[0].anatomy)
+    return Fact(placed(exact), fact.many)
 
 
 def deniable(finding: Finding, books: Iterable[Book]) -> bool:

@@ -91,7 +91,11 @@ def normal_review(teller: Teller) -> list[str]:
     denied = [one for one in teller.facts.denied if one.concept not in WHOLE_FILM]
     if len(denied) < 2:
         denied += [_denial(concept) for concept, _ in CORE]
-    return [*teller.rest(teller.facts.affirmed), *teller.denials(denied)]
+    seen, normal = teller.rest(teller.facts.affirmed), teller.denials(denied)
+    if seen and normal:
+        apart = f"Apart from that, {lower(normal[0])}"
+        normal[0] = apart if claims(apart) == claims(normal[0]) else normal[0]
+    return [*seen, *normal]
 
 
 def _denial(concept: str) -> Finding:

@@ -33,14 +33,17 @@ _PROBLEM = {
     "binary": (
         "The question is whether this chest X-ray shows {label}.",
         "I have to decide whether {label} can be seen.",
+        "Yes or no: can {label} be seen here?",
     ),
     "single": (
         "One of {count} findings has to be recognized.",
         "I have to find out which of {count} options fits this chest X-ray.",
+        "There are {count} options, and one of them fits; I take them in turn.",
     ),
     "multiple": (
         "One of {count} sets of findings has to be recognized.",
         "I have to find out which of {count} combinations of findings fits this chest X-ray.",
+        "There are {count} combinations, and all findings of one of them are there; I take them in turn.",
     ),
     "anomaly": (
         "I read this chest X-ray region by region.",

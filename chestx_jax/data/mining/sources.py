@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,6 +35,11 @@ ALIKE = (
 )
 """Concepts that texts use for one another without implying each other; affirming one is no news beside the
 other."""
+
+
+_WHOLE = {"arosclerosis": "atherosclerosis", "cater": "catheter", "caters": "catheters"}
+"""Words of released labels, which have lost the letters "the" wherever they stood."""
+_LOST_THE = re.compile(rf"\b(?:{'|'.join(_WHOLE)})\b")
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,8 @@ def label_findings(label: str) -> tuple[Finding, ...]:
     """The findings that a label names; none for "no finding" and for words that the ontology does not know."""
     if is_normal(label):
         return ()
-    found = [finding for finding in extract_findings(label) if finding.asserted]
+    whole = _LOST_THE.sub(lambda word: _WHOLE[word.group()], label)
+    found = [finding for finding in extract_findings(whole) if finding.asserted]
     return tuple(one for one in found if not any(_names_better(other, one) for other in found))
 
 

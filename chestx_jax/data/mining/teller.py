@@ -21,37 +21,54 @@ class Teller:
     Attributes:
       rng: the sample's own generator.
       said: (concept, polarity, laterality, place) of what was told.
+      here: the part of it that was told in this step.
     """
 
     facts: Facts
     rng: random.Random
     said: set[tuple] = field(default_factory=set)
+    here: set[tuple] = field(default_factory=set)
+
+    def begin(self) -> None:
+        """Starts a step: what was told before may be recalled in it, once."""
+        self.here.clear()
+
+    def tell(self, facts: Iterable[Fact]) -> list[str]:
+        """Sentences that affirm facts: those that are news one by one, those of earlier steps in one reminder,
+        those of this step not again."""
+        facts = [fact for fact in facts if _key(fact.finding) not in self.here]
+        known = [fact for fact in facts if not self._news(fact.finding)]
+        sentences = [self.affirm(fact) for fact in facts if fact not in known]
+        if known:
+            for fact in known:
+                self._note(fact.finding)
+            again = self.rng.choice(("Again I see {}.", "As before, I see {}."))
+            sentences.append(again.format(listed([_full(fact) for fact in known])))
+        return sentences
 
     def affirm(self, fact: Fact) -> str:
-        """A sentence that affirms a fact; a reminder where it was told before."""
-        if not self._note(fact.finding):
-            noun = phrase(fact.finding, fact.many)
-            return self.rng.choice(("Again there {} {}.", "As before, there {} {}.")).format(
-                noun.be, noun.full
-            )
+        """A sentence that affirms a fact."""
+        self._note(fact.finding)
         return present(fact.finding, self.rng, fact.many)
 
-    def deny(self, finding: Finding) -> str:
-        """A sentence that denies a finding. Where something wider is denied ("the lungs are clear"), it may be
-        told as well, once."""
+    def deny(self, finding: Finding) -> list[str]:
+        """A sentence that denies a finding; a reminder where an earlier step did, none where this one does. Where
+        something wider is denied ("the lungs are clear"), it may be told as well, once."""
         finding = replace(finding, polarity="absent", certainty="definite", severity=None, change=None)
-        name = words_of(finding.concept)
-        be = "are" if name.kind == "plural" else "is"
+        if _key(finding) in self.here:
+            return []
         if not self._note(finding):
-            return self.rng.choice(("Again no {} {} seen.", "As before, no {} {} seen.")).format(
-                name.noun, be
-            )
+            name = words_of(finding.concept)
+            be = "are" if name.kind == "plural" else "is"
+            again = self.rng.choice(("Again no {} {} seen.", "As before, no {} {} seen."))
+            return [again.format(name.noun, be)]
+        plain = absent(finding, self.rng)
         wider = next((one for one in self.facts.denied if self._widens(one, finding)), None)
-        if wider is not None:
-            self._note(wider)
-            joined = f"{absent(wider, self.rng)[:-1]}, and {lower(absent(finding, self.rng))}"
-            return joined if faithful(joined, (wider, finding)) else absent(finding, self.rng)
-        return absent(finding, self.rng)
+        if wider is None:
+            return [plain]
+        self._note(wider)
+        joined = f"{absent(wider, self.rng)[:-1]}, and {lower(plain)}"
+        return [joined if faithful(joined, (wider, finding)) else plain]
 
     def rest(self, findings: Sequence[Fact], also: bool = False) -> list[str]:
         """The facts of `findings` that were not told, in enumerations and sentences; `also`: after others."""
@@ -74,12 +91,13 @@ class Teller:
         """Denials not told yet: what has a sentence of its own ("the heart is normal in size") one by one, the
         others as "No a, b or c is seen."."""
         left = [one for one in findings if self._news(one) and self.facts.can_deny(one)]
-        own = [one for one in left if words_of(one.concept).absent and one.laterality is None]
+        own = [one for one in left if words_of(one.concept).absent and one.laterality in (None, "bilateral")]
         plain = [one for one in left if one not in own]
         sentences = [absent(one, self.rng) for one in own if self._note(one)]
         for start in range(0, len(plain), _LISTED):
             group = plain[start : start + _LISTED]
-            text = f"No {listed([words_of(one.concept).noun for one in group], 'or')} is seen."
+            be = "are" if words_of(group[-1].concept).kind == "plural" else "is"
+            text = f"No {listed([words_of(one.concept).noun for one in group], 'or')} {be} seen."
             bare = [replace(one, laterality=None) for one in group]
             if len(group) > 1 and faithful(text, bare) and all(self.facts.can_deny(one) for one in bare):
                 for one in group:
@@ -93,6 +111,7 @@ class Teller:
         """Marks as told; whether it was news."""
         news = self._news(finding)
         self.said.add(_key(finding))
+        self.here.add(_key(finding))
         return news
 
     def _news(self, finding: Finding) -> bool:

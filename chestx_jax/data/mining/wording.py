@@ -33,6 +33,7 @@ class Words:
     degree: str = "grade"
     home: str = ""
     look: str = ""
+    sign: str = ""
     present: tuple[str, ...] = ()
     both: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
