@@ -119,6 +119,7 @@ def write_records(bench: Path, source: str, tasks: Sequence[str]) -> list[Path]:
             builder = RadRBench(config=config_name(source, task), bench=bench, data_dir=str(bench))
             builder.download_and_prepare()
             folders.append(Path(builder.data_dir))
+    shutil.rmtree(bench / "downloads", ignore_errors=True)  # TFDS makes it, and nothing is downloaded
     return folders
 
 

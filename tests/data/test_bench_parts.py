@@ -284,7 +284,17 @@ def test_the_card_and_the_statistics(tmp_path):
     studies = phantom.studies(60, size=16, out=tmp_path)
     stats = build_bench(studies, tmp_path, Recipe(sampling="published"), progress=None)
     text = (tmp_path / "README.md").read_text()
-    for section in ("Files", "Counts", "Labels", "Questions", "Reasoning", "Splits", "Limits", "Versions"):
+    for section in (
+        "Files",
+        "Counts",
+        "Labels",
+        "Questions",
+        "Reasoning",
+        "Splits",
+        "Use",
+        "Limits",
+        "Versions",
+    ):
         assert f"\n## {section}\n" in text
     assert "Apache-2.0" in text and stats["content_sha256"] in text
     assert set(stats["shortcuts"]) == {task for task, splits in stats["tasks"].items() if splits}
@@ -298,6 +308,26 @@ def test_the_card_and_the_statistics(tmp_path):
     assert hashlib.sha256((tmp_path / "single" / "train.jsonl").read_bytes()).hexdigest() == lines
     other = build_bench(phantom.studies(60, seed=1, size=16, out=tmp_path), tmp_path, Recipe(), progress=None)
     assert other["content_sha256"] != stats["content_sha256"]
+
+
+def test_the_card_claims_no_more_than_is_known(tmp_path):
+    made = [replace(study(tmp_path / "in", str(i)), patient=None, source="serial") for i in range(3)]
+    stats = build_bench(made, tmp_path / "out", replace(EVERYTHING, longest_side=8), progress=None)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert stats["tasks"]["single"]["train"]["patients"] is None
+    assert "| single | train | 3 | 3 | not known |" in text
+    assert "temporal: no study answers one" in text and "- temporal:" not in text
+    assert "read in the notes by rules" in text  # where the labels come from
+    assert "at most 8 pixels long" in text and "--longest_side=8" in text and "--source=serial" in text
+    assert "too few to tell models apart" not in text  # train is no test set
+
+
+def test_a_small_test_set_is_called_small(tmp_path):
+    made = [replace(study(tmp_path / "in", str(i)), split="test") for i in range(3)]
+    build_bench(made, tmp_path / "out", EVERYTHING, progress=None)
+    assert (
+        "too few to tell models apart: single/test, anomaly/test" in (tmp_path / "out/README.md").read_text()
+    )
 
 
 def test_a_stage_that_failed_is_the_reason(tmp_path):

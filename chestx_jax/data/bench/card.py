@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chestx_jax.data.schema import TASKS
+
 _TASKS = {
     "binary": "Is one finding there? Yes or no.",
     "single": "Which one of four findings is there?",
@@ -12,9 +14,10 @@ _TASKS = {
 }
 _SAMPLING = {
     "balanced": (
-        "Text gives nothing away: for each label every answer is right equally often; single and multiple "
-        "questions come in blocks of four studies that share their four options, of which each is right once; "
-        "no answer to an open question makes up more than a tenth."
+        "Chosen so that text gives nothing away: for each label every answer that occurs is right equally often; "
+        "single and multiple questions come in blocks of four studies that share their four options, of which each "
+        "is right once; no answer to an open question makes up more than a tenth, where there are enough others. "
+        "What is left to a reader who sees no image is below."
     ),
     "published": (
         "Counts and distractors as in the paper's scripts: per label at most 200 questions answered Yes and "
@@ -34,6 +37,10 @@ _MINERS = {
 }
 
 
+SMALL = 100
+"""The 95 % interval of an accuracy of one half is 20 points wide on so many questions."""
+
+
 def card(stats: Mapping[str, Any]) -> str:
     """The text of README.md."""
     sections = (
@@ -45,6 +52,7 @@ def card(stats: Mapping[str, Any]) -> str:
         _reasoning(stats),
         _shortcuts(stats),
         _splits(stats),
+        _use(stats),
         _limits(stats),
         _versions(stats),
     )
@@ -56,9 +64,9 @@ def _head(stats: Mapping[str, Any]) -> str:
     rows = [(s["title"], s["licence"], s["reference"]) for s in stats["sources"].values()]
     return (
         f"# RadRBench-CXR from {titles}\n\n"
-        f"{stats['samples']:,} questions about chest X-rays from {stats['studies']:,} studies with "
-        f"{stats['images']:,} images, made from their reports and labels by chestx_jax "
-        f"{stats['versions']['chestx_jax']} after ChestX-Reasoner (arXiv 2504.20930).\n\n"
+        f"{stats['samples']:,} questions about {stats['images']:,} images, made from the reports and labels of "
+        f"{stats['studies']:,} studies by chestx_jax {stats['versions']['chestx_jax']} after ChestX-Reasoner "
+        "(arXiv 2504.20930).\n\n"
         f"{_table(('source', 'terms', 'reference'), rows)}\n\n"
         "The terms of the sources bind everything in this folder: images, reports and what was made from them."
     )
@@ -69,10 +77,19 @@ def _files(stats: Mapping[str, Any]) -> str:
         "## Files\n\n"
         "- `<task>/<split>.jsonl`: one question a line: id, study, patient, source, task, images (relative to the "
         "file), question, options, answer, answer_text, reason_steps, report\n"
-        + ("- `images/`: every image once\n" if stats["recipe"]["longest_side"] else "")
+        + _images(stats["recipe"]["longest_side"])
         + "- `quarantine.jsonl`: questions whose mined reasoning failed its checks, with the reasons\n"
         "- `rejected.jsonl`: records of the source that could not be used, with the reasons\n"
         "- `stats.json`: every number of this page and more"
+    )
+
+
+def _images(longest_side: int | None) -> str:
+    if longest_side is None:
+        return ""
+    return (
+        f"- `images/`: every image of a question once, at most {longest_side} pixels long: PNG and JPEG files that "
+        "small as they are in the source, all else as JPEG of quality 95, the aspect ratio kept\n"
     )
 
 
@@ -82,11 +99,23 @@ def _counts(stats: Mapping[str, Any]) -> str:
         for split, row in splits.items():
             answers = " ".join(f"{letter} {count}" for letter, count in row["answers"].items()) or "open"
             steps = _mean_steps(row["steps"])
-            counts = (row[name] for name in ("samples", "studies", "patients", "with_reasoning"))
+            patients = "not known" if row["patients"] is None else row["patients"]
+            counts = (row["samples"], row["studies"], patients, row["with_reasoning"])
             rows.append((task, split, *counts, steps, answers))
     header = ("task", "split", "questions", "studies", "patients", "with reasoning", "steps", "answers")
+    small = [
+        f"{task}/{split}"
+        for task, splits in stats["tasks"].items()
+        for split, row in splits.items()
+        if split != "train" and row["samples"] < SMALL
+    ]
     return (
         f"## Counts\n\n{_table(header, rows)}\n\nSteps: mean (least to most) of the samples with reasoning."
+        + (
+            f" Fewer than {SMALL} questions, too few to tell models apart: {', '.join(small)}."
+            if small
+            else ""
+        )
     )
 
 
@@ -109,7 +138,8 @@ def _labels(stats: Mapping[str, Any]) -> str:
                     cell[answer] = cell.get(answer, 0) + number
     tasks = [task for task, splits in stats["tasks"].items() if splits]
     rows = [(label, *(_cell(cells.get(task)) for task in tasks)) for label, cells in sorted(table.items())]
-    return f"## Labels\n\n{_table(('label', *tasks), rows)}" if rows else ""
+    origins = "; ".join(f"{source['title']}: {source['labels']}" for source in stats["sources"].values())
+    return f"## Labels\n\n{origins}.\n\n{_table(('label', *tasks), rows)}" if rows else ""
 
 
 def _cell(counts: Mapping[str, int] | None) -> str:
@@ -122,12 +152,19 @@ def _cell(counts: Mapping[str, int] | None) -> str:
 
 def _questions(stats: Mapping[str, Any]) -> str:
     recipe = stats["recipe"]
-    lines = [f"- {task}: {_TASKS[task]}" for task in recipe["tasks"]]
+    lines = [f"- {task}: {_TASKS[task]}" for task, splits in stats["tasks"].items() if splits]
+    none = [task for task, splits in stats["tasks"].items() if not splits]
+    lines += (
+        [f"\nNone of the kind {', '.join(none)}: no study answers one, or sampling left none."]
+        if none
+        else []
+    )
     built, kept = sum(stats["questions_built"].values()), stats["samples"] + stats["quarantined"]
     return (
         "## Questions\n\n" + "\n".join(lines) + "\n\nThe wording is the published one, to the letter.\n\n"
         f"Sampling: {recipe['sampling']} (seed {recipe['seed']}). {_SAMPLING[recipe['sampling']]} "
-        f"{kept:,} of the {built:,} questions that the labels answer were taken."
+        f"{kept:,} of the {built:,} questions that the labels answer were taken; labels that are uncertain or not "
+        "known answer none."
     )
 
 
@@ -205,12 +242,33 @@ def _splits(stats: Mapping[str, Any]) -> str:
     )
 
 
+def _use(stats: Mapping[str, Any]) -> str:
+    recipe = stats["recipe"]
+    flags = " ".join(f"--{name}={recipe[name]}" for name in ("sampling", "miner", "seed"))
+    flags += "".join(f" --task={task}" for task in recipe["tasks"] if len(recipe["tasks"]) < len(TASKS))
+    source = "|".join(stats["sources"]) or "NAME"
+    return (
+        "## Use\n\n"
+        "For training and comparing models that answer questions about chest X-rays and give reasons. Score a model "
+        "with what makes its score mean something, the text-only baselines and the share of right answers on even "
+        "grey images:\n\n```\n"
+        "python -m launch.predict --model=DIR --data=single/test.jsonl --out=predictions.jsonl [--blank_images]\n"
+        "python -m launch.evaluate --data=single/test.jsonl --predictions=predictions.jsonl --out=DIR\n```\n\n"
+        "Built by this line, and by it again to the same content hash (phantom and folder have flags of their "
+        "own):\n\n```\n"
+        f"python -m launch.build_bench --source={source} --root=DIR --out=DIR {flags} "
+        f"--longest_side={recipe['longest_side'] or 0}\n```"
+    )
+
+
 def _limits(stats: Mapping[str, Any]) -> str:
     return (
         "## Limits\n\n"
-        "Labels and reports are what one reader wrote or an algorithm read, not a reference standard. What a report "
-        "does not mention is taken as normal where reasoning is mined. A right answer does not show that the image "
-        "was read. For research; not for clinical use.\n\n"
+        "Labels and reports are what one reader wrote or an algorithm read, not a reference standard. Reasoning was "
+        "made from text, by somebody who saw no image: it says what was found, not what can be seen at the stored "
+        "size, and what a report does not mention is taken as normal. Many questions share a study; count studies, "
+        "not questions, in an interval. A right answer does not show that the image was read. For research; not for "
+        "clinical use.\n\n"
         f"{stats['rejected']:,} records of the source were rejected and {stats['studies_without_question']:,} studies "
         "answer no question."
     )

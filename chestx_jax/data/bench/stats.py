@@ -115,11 +115,12 @@ class Tally:
 
     def _split(self, key: tuple[str, str]) -> dict[str, Any]:
         group, steps = self._samples[key], self._steps[key]
+        patients = {sample.patient for sample in group}
         return {
             "samples": len(group),
             "with_reasoning": len(group) - steps[0],
             "studies": len({sample.study for sample in group}),
-            "patients": len({sample.patient or f"study {sample.study}" for sample in group}),
+            "patients": None if None in patients else len(patients),  # null: not known
             "answers": dict(sorted(Counter(s.answer for s in group if s.options is not None).items())),
             "labels": {
                 label: dict(sorted(counts.items())) for label, counts in sorted(self._labels[key].items())

@@ -158,7 +158,7 @@ def _elsewhere(label: str, teller: Teller) -> bool:
     for finding in label_findings(label):
         places = [fact.finding.anatomy for fact in _evidence(finding, teller)]
         zones = {_ZONES.get(place or "") for place in places}
-        if not zones or None in zones or _ZONES.get(finding.anatomy or "", None) in (None, *zones):
+        if not zones or None in zones or _ZONES.get(finding.anatomy or "") in (None, *zones):
             return False
     return True
 
