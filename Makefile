@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-.PHONY: demo test parity lint bench plan clean
+.PHONY: demo test parity lint beam bench plan clean
 
 demo: .venv/core.done      ## build phantoms, train, predict, evaluate, export: under 15 minutes on two cores
 	$(BIN)/python -m launch.demo --workdir=demo
@@ -19,6 +19,9 @@ lint: .venv/lint.done      ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+beam: .venv-beam/done      ## the build on Apache Beam's direct runner, which wants an environment of its own
+	.venv-beam/bin/python -m pytest -q tests/data/test_bench_beam.py
+
 bench: .venv/test.done     ## the benchmarks that fit a laptop
 	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
 
@@ -30,7 +33,7 @@ plan: .venv/plan.done      ## what the 7B model needs on three kinds of TPU pod 
 		$(PLAN7B) --topology=$$topology --program=sft --program=rollout --out=plans/$$topology || exit 1; done
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-beam demo
 
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -56,4 +59,9 @@ clean:
 
 .venv/plan.done: pyproject.toml | .venv/made
 	$(BIN)/python -m pip install --quiet -e '.[plan]'
+	touch $@
+
+.venv-beam/done: pyproject.toml
+	$(PYTHON) -m venv .venv-beam
+	.venv-beam/bin/python -m pip install --quiet -e '.[beam]' 'pytest>=9' 'hypothesis>=6.150'
 	touch $@

@@ -11,6 +11,7 @@ import pytest
 
 from chestx_jax.data import read_samples
 from chestx_jax.data.mining import mine_rules, verify
+from chestx_jax.data.mining.teller import silent
 from chestx_jax.data.mining.wording import absent, present, says, words_of
 from chestx_jax.data.questions import build_questions
 from chestx_jax.data.schema import Sample, Study
@@ -113,6 +114,63 @@ def test_a_wrong_option_that_the_report_affirms_is_not_denied() -> None:
 def test_an_answer_that_the_report_denies_ends_in_quarantine() -> None:
     found = verify(mine_rules(binary("cardiomegaly", True), 0))
     assert "step 2: contradicted by the report: present cardiomegaly" in found.reasons
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_is_told_twice_in_a_step(seed: int) -> None:
+    options = ("granuloma in lung, granulomas of lung", "scar in left lung, left lung scar", *OPTIONS[2:])
+    sample = single(options=options, answer="A", answer_text=options[0], report="Left midlung granulomas.")
+    for step in mine_rules(sample, seed).reason_steps[1:-1]:
+        seen = step.split(". ", 1)[1]  # what follows the announcement
+        assert seen.lower().count("granuloma") + seen.lower().count("scar") <= 1, step
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_lies_in_another_zone_than_an_option_has_it_is_said_to(seed: int) -> None:
+    options = ("opacity in right upper lobe", *OPTIONS[1:])
+    elsewhere = mine_rules(single(options=options, report="Small effusion. Nodule at the right base."), seed)
+    assert re.search(
+        r"not where option A|place than that of option A|not that of option A", elsewhere.reason_steps[1]
+    )
+    there = mine_rules(single(options=options, report="Small effusion. Nodule at the right apex."), seed)
+    assert re.search(r"another option|the best answer", there.reason_steps[1].lower())
+    assert verify(elsewhere).ok and verify(there).ok
+
+
+def test_the_answer_settles_a_side_that_the_report_leaves_open() -> None:
+    sample = anomaly("small left pleural effusion", report="Probable small effusion. Normal heart size.")
+    told = " ".join(mine_rules(sample, 0).reason_steps[:-1])
+    assert re.search(r"effusion (is \w+ )?on the left", told)
+
+
+def test_labels_that_lost_letters_are_understood() -> None:
+    sample = anomaly("arosclerosis of aorta", report="Atherosclerotic calcifications of the aorta.")
+    steps = mine_rules(sample, 0).reason_steps
+    assert "atherosclerotic calcification" in " ".join(steps[:-1]) and "arosclerosis" not in " ".join(
+        steps[:-1]
+    )
+    assert steps[-1].endswith("arosclerosis of aorta.")  # the answer, to the letter
+
+
+def test_a_plural_at_the_end_of_an_enumeration_decides_the_verb() -> None:
+    sample = single(
+        options=("normal", *OPTIONS[1:]),
+        answer="A",
+        answer_text="normal",
+        report="No infiltrate or nipple shadow or interstitial opacities.",
+    )
+    told = mine_rules(sample, 0).reason_steps[1]
+    assert (
+        re.search(r"interstitial opacities are|No interstitial opacities", told)
+        and "opacities is" not in told
+    )
+
+
+@pytest.mark.parametrize("concept", [name for name in sorted(load().concepts) if words_of(name).sign])
+def test_a_sign_that_is_looked_for_names_no_finding(concept: str) -> None:
+    sign = words_of(concept).sign
+    assert silent(f"I search the whole film for {sign}."), sign
+    assert not re.search(r"\ba [aeio]|\ban [^aeiou]", sign)
 
 
 def test_labels_that_the_vocabulary_does_not_know_are_told_in_their_own_words() -> None:

@@ -55,6 +55,8 @@ class Teller:
         """A sentence that denies a finding; a reminder where an earlier step did, none where this one does. Where
         something wider is denied ("the lungs are clear"), it may be told as well, once."""
         finding = replace(finding, polarity="absent", certainty="definite", severity=None, change=None)
+        if finding.laterality == "bilateral":  # "no effusion on both sides" is said as "no effusion"
+            finding = replace(finding, laterality=None, anatomy=load().concepts[finding.concept].place)
         if _key(finding) in self.here:
             return []
         if not self._note(finding):
