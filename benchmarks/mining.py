@@ -22,8 +22,8 @@ mended; on other text more alarms will be false. The readings "without the floor
 after the figure as it is had come out below its target of 0.9, and the second rests on our own filter.
 
 What was read: fifty samples of each; docs/mining.md says what is wrong with them. Of fifty failing GPT-4o samples
-roughly half were failed rightly, by one quick reading (take it as 40 to 70 %); the others are misread: an announcement of
-an unknown form, a denial of one kind or place read as one of all, an explanation read as a finding.
+roughly half were failed rightly, by one quick reading (take it as 40 to 70 %); the others are misread: an
+announcement of an unknown form, a denial of one kind or place read as one of all, an explanation read as a finding.
 
 Planted errors that get through: a finding whose kin the report has (a pacemaker where it names devices, a cavity where
 it names a lesion), and endings cut off where the last option's step already names the answer.

@@ -70,7 +70,7 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
 
 
 def endpoint(server: ScriptedServer, **changes: Any) -> Endpoint:
-    return Endpoint(server.url, "tiny", **({"timeout": 5.0, "max_retries": 1, "first_wait": 0.01} | changes))
+    return Endpoint(server.url, "tiny", **({"timeout": 60.0, "max_retries": 1, "first_wait": 0.01} | changes))
 
 
 def stages(server: ScriptedServer) -> Counter[str]:
@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_and_pays_for_nothing_twice(serve, tmp_path: Path, 
         list(mine_llm(samples, endpoint(first, **settings), tmp_path))
     second = ScriptedServer(script)
     with second.running():
-        port = Endpoint(second.url, "tiny", timeout=5.0, **settings)
+        port = Endpoint(second.url, "tiny", timeout=60.0, **settings)
         moved = tmp_path / "moved"
         whole = list(mine_llm(samples, port, moved))
     total = len(second.bodies)
