@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-.PHONY: demo test parity lint beam bench plan clean
+.PHONY: demo test parity lint beam bench parts plan clean
 
 demo: .venv/core.done      ## build phantoms, train, predict, evaluate, export: under 15 minutes on two cores
 	$(BIN)/python -m launch.demo --workdir=demo
@@ -22,7 +22,10 @@ lint: .venv/lint.done      ## format, lint, types
 beam: .venv-beam/done      ## the build on Apache Beam's direct runner, which wants an environment of its own
 	.venv-beam/bin/python -m pytest -q tests/data/test_bench_beam.py
 
-bench: .venv/test.done     ## the benchmarks that fit a laptop
+bench: .venv/parity.done   ## what a step costs here, beside transformers (and TRL, after benchmarks/other_environments.sh)
+	$(BIN)/python -m launch.benchmark --sizes=S,M --out=bench
+
+parts: .venv/test.done     ## the benchmarks of single parts that fit a laptop
 	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
 
 PLAN7B := $(BIN)/python -m launch.plan --config=configs/sft.py:qwen2_vl_7b \

@@ -48,3 +48,15 @@ def rollout_flops(
     prefill += vision_flops(config, prompts * patches, patches)
     drawn = prompts * group * (new_tokens - 1)  # the first token comes out of the prefill
     return prefill + language_flops(config, drawn, tokens + new_tokens / 2) + head_flops(config, drawn)
+
+
+def grpo_update_flops(
+    config: Qwen2VLConfig, prompts: int, group: int, tokens: int, patches: int, new_tokens: int
+) -> float:
+    """Forward and backward of `group` continuations a prompt, every prompt read once for its group."""
+    drawn = prompts * group * new_tokens
+    forward = language_flops(config, prompts * tokens, tokens) + vision_flops(
+        config, prompts * patches, patches
+    )
+    forward += language_flops(config, drawn, tokens + new_tokens) + head_flops(config, drawn)
+    return 3 * forward
