@@ -5,7 +5,7 @@
 
 Writes under --out: bench.json, bench.md, growth.png; jobs/ with what is measured already (the same line goes on where
 it was stopped; another directory measures anew) and models/. One thread, float32. Comparing needs the parity extra;
-benchmarks/other_environments.sh makes TRL's environment. S takes about half an hour, M longer.
+benchmarks/other_environments.sh makes TRL's environment.
 """
 
 import json
@@ -16,7 +16,7 @@ from absl import flags
 from launch.errors import EXPECTED
 from launch.program import start
 
-SIZES = flags.DEFINE_list("sizes", ["S"], "Of S (7 M parameters), M (62 M) and toy.")
+SIZES = flags.DEFINE_list("sizes", ["S"], "Of S (7 M parameters), M (64 M) and toy.")
 OUT = flags.DEFINE_string("out", None, "Directory for the results.", required=True)
 ONLY = flags.DEFINE_list(
     "only",

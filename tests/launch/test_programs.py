@@ -16,7 +16,7 @@ from chestx_jax.weights import load_pretrained
 from chestx_jax.weights.pretrained import flat_params
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ("build_bench", "sft", "predict", "evaluate", "export", "demo")
+PROGRAMS = ("build_bench", "sft", "predict", "evaluate", "export", "demo", "benchmark")
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
 
 
