@@ -252,10 +252,8 @@ class Processor:
         for index, path in enumerate(sample.image_paths):
             try:
                 images.append(load_image(path, self.image_size))
-            except (ImageError, OSError) as error:
-                raise ImageError(
-                    f"sample {sample.id!r}, field images[{index}], file {path}: {error}"
-                ) from error
+            except ImageError as error:  # begins with the file's path
+                raise ImageError(f"sample {sample.id!r}, field images[{index}], file {error}") from error
         return images
 
     def _refuse_specials(self, sample: Sample, target: bool) -> None:

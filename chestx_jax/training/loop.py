@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import jax
 
+from chestx_jax.data.stream import PipelineError
 from chestx_jax.training.metrics import MetricWriter, Progress
 from chestx_jax.training.state import TrainingError, TrainState
 
@@ -92,6 +93,7 @@ def train(
     """Run updates `start` + 1 to `steps`; saves and evaluates on the way and at the end.
 
     Raises:
+      PipelineError: a batch that cannot be made; in a run of one process what was done before is saved.
       TrainingError: when a loss or gradient norm is not finite; names the step and the samples. The
         checkpoints from before it stay, and none is written after it.
       Preempted: after SIGTERM, once the state is saved.
@@ -101,7 +103,16 @@ def train(
     with _SigtermFlag() as sigterm:
         for step in range(start + 1, steps + 1):
             began = time.monotonic()
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except PipelineError:
+                # a save takes all processes, and only this one knows of the error
+                if step > start + 1 and jax.process_count() == 1:
+                    if pending is not None:
+                        _report(pending, writer, progress)
+                    hooks.save(step - 1, state, batches.get_state())
+                    log.warning("step %d is saved; mend the input and run the same line to resume", step - 1)
+                raise
             data_wait = time.monotonic() - began
             state, metrics = hooks.train_step(state, batch)
             if pending is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from chestx_jax.data.pipeline import PipelineError
 from chestx_jax.training import sft
 from chestx_jax.training.loop import Preempted
 from chestx_jax.training.state import TrainingError
@@ -178,23 +180,33 @@ def test_a_missing_file_is_named_before_anything_is_built(recipe: ConfigDict, tm
         sft.run(recipe, tmp_path / "run")
 
 
-def test_a_truncated_image_stops_with_its_name_and_keeps_what_was_done(
-    recipe: ConfigDict, bench: Path, tmp_path: Path
+def test_a_truncated_image_stops_with_its_name_and_loses_no_work(
+    recipe: ConfigDict, bench: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
-    from chestx_jax.data.pipeline import PipelineError
-
-    copy = tmp_path / "bench"
+    """The image of step 4 breaks after step 2 was saved: step 3 is saved as well, and goes on when it is mended."""
+    copy, broken = tmp_path / "bench", tmp_path / "broken"
     shutil.copytree(bench, copy)
-    sft.run(recipe, tmp_path / "run")
-    for image in (copy / "images").iterdir():
-        image.write_bytes(image.read_bytes()[:2000])
-    recipe.update(steps=6)
-    recipe.data.bench = str(copy)
-    with pytest.raises(PipelineError, match=r"sample '.*', field images\[0\], file .*\.png"):
-        sft.run(recipe, tmp_path / "run")
-    assert Checkpoints(tmp_path / "run", keep=9).latest_step() == 4
+    recipe.data.update(bench=str(copy), read_threads=0)
+    whole = {image: image.read_bytes() for image in (copy / "images").iterdir()}
+    put_batch, calls = sft.put_batch, []
+
+    def put_and_break(mesh: Any, batch: Any) -> Any:
+        calls.append(batch)
+        if len(calls) == 3:
+            for image, content in whole.items():
+                image.write_bytes(content[:2000])
+        return put_batch(mesh, batch)
+
+    monkeypatch.setattr(sft, "put_batch", put_and_break)
+    with pytest.raises(PipelineError, match=r"train\.jsonl: sample '.*', field images\[0\], file .*\.png"):
+        sft.run(recipe, broken)
+    assert Checkpoints(broken, keep=9).steps() == (2, 3)
+    assert [row["step"] for row in metrics(broken)] == [1, 2, 3]
+    monkeypatch.undo()
+    for image, content in whole.items():
+        image.write_bytes(content)
+    sft.run(recipe, broken)
+    assert_same(final_params(broken), final_params(unbroken))
 
 
 def test_params_of_a_checkpoint_are_whole_with_lora(recipe: ConfigDict, tmp_path: Path) -> None:
