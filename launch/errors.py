@@ -28,6 +28,7 @@ EXPECTED = (
     ChatError,
     CheckpointError,
     ConfigError,
+    FileNotFoundError,
     ImageError,
     LLMError,
     LoRAError,

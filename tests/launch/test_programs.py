@@ -127,3 +127,8 @@ def test_a_misspelt_config_field_is_refused(bench: Path, tmp_path: Path) -> None
 def test_predict_wants_a_file_or_a_question(tmp_path: Path) -> None:
     code, output = run("predict", "--model=x", "--data=y")
     assert code == 1 and "--images and --question" in output
+
+
+def test_evaluate_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+    code, output = run("evaluate", "--data=nowhere.jsonl", "--predictions=none.jsonl", f"--out={tmp_path}")
+    assert code == 1 and "nowhere.jsonl" in output and "Traceback" not in output

@@ -1,4 +1,4 @@
-"""What the loop saves when its input fails, without a model."""
+"""What the loop saves when its input fails, and what it writes down; without a model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 from chestx_jax.data.pipeline import PipelineError
 from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.metrics import MetricWriter
+from chestx_jax.training.sft import make_evaluate
 from chestx_jax.training.state import TrainingError
 
 
@@ -65,3 +66,11 @@ def test_nothing_is_saved_where_nothing_was_done(tmp_path: Path) -> None:
 
 def test_a_broken_batch_behind_a_loss_that_is_not_finite_saves_nothing(tmp_path: Path) -> None:
     assert saved_by(tmp_path, start=0, broken=4, nan_at=3) == [(2, 2, 2)]
+
+
+def test_without_validation_samples_no_figure_is_written(tmp_path: Path) -> None:
+    """A mean over nothing would be a NaN, which is no JSON."""
+    writer = MetricWriter(tmp_path, 0)
+    writer.write(1, "eval", make_evaluate(None, None, [], 8)(1, None))
+    writer.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
