@@ -7,7 +7,8 @@
         --config.model.pretrained=DIR --config.data.bench=DIR
 
 Variants: `tiny` (phantoms, a model of 2 M parameters from scratch, a laptop), `openi` (real X-rays and
-questions, a small model from scratch), `qwen2_vl_2b` and `qwen2_vl_7b` (the paper's settings, arXiv 2504.20930).
+questions, a small model from scratch; benchmarks/long/word_for_word.py has it learn 32 of them by heart),
+`qwen2_vl_2b` and `qwen2_vl_7b` (the paper's settings, arXiv 2504.20930).
 """
 
 from ml_collections import ConfigDict
