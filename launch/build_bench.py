@@ -116,8 +116,11 @@ def main() -> None:
         studies = read_studies(_SOURCE.value, request, rejected.append)
         stats = build_bench(studies, out, recipe, rejected=rejected, processes=_PROCESSES.value, mine=mine)
     if _RECORDS.value:
+        import tensorflow_datasets as tfds
+
         from chestx_jax.data.radrbench import write_records
 
+        tfds.disable_progress_bar()  # one a split and task
         write_records(out, _SOURCE.value, recipe.tasks)
     print(summary(stats))
     print(shortcut_table(stats))
