@@ -29,6 +29,7 @@ def data(**changes) -> ConfigDict:
             train=(),
             validation=(),  # (file under `bench`, mode)
             limit=0,  # use only the first so many samples of each file; 0 = all
+            validation_limit=0,  # and of each validation file; 0 = all
             image_size=448,  # pixels; every image is resized to a square of this side
             buckets=(
                 (1024, 1024),

@@ -86,12 +86,15 @@ def _tiny(config: ConfigDict) -> None:
         train=tuple(
             (f"{task}/train.jsonl", "reason", weight) for task, weight in TINY_MIXTURE if task != "temporal"
         ),
-        validation=(("binary/validation.jsonl", "reason"),),
+        validation=tuple(
+            (f"{task}/validation.jsonl", "reason") for task, _ in TINY_MIXTURE if task != "temporal"
+        ),
+        validation_limit=48,
         buckets=((160, 64),),
     )
     config.rollout.update(max_new_tokens=128)
     config.optimizer.update(peak=1e-4)
-    config.update(steps=40, batch_size=16, save_every=10, eval_every=20, table_every=10)
+    config.update(steps=40, batch_size=16, save_every=10, eval_every=20, table_every=20, validation_batch=48)
 
 
 def _openi(config: ConfigDict) -> None:

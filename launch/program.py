@@ -1,13 +1,22 @@
 """How every program starts and stops: logging to the terminal, expected errors in one line, exit codes."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from absl import app
+from absl import app, flags
 from absl import logging as absl_logging
 
 log = logging.getLogger("chestx_jax")
+
+COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    "~/.cache/chestx_jax/compiled",
+    "Where compiled programs are kept for the next start; empty: nowhere. JAX_COMPILATION_CACHE_DIR goes before it.",
+)
+WORTH_KEEPING = 0.5  # seconds of compilation
 
 
 def start(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> None:
@@ -28,6 +37,7 @@ def start(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> No
         from chestx_jax.training.loop import EXIT_PREEMPTED, Preempted
 
         _log_to_terminal()
+        _keep_compiled()
         try:
             main()
         except Preempted as stop:
@@ -38,6 +48,15 @@ def start(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> No
             sys.exit(1)
 
     app.run(run)
+
+
+def _keep_compiled() -> None:
+    """The same program is compiled once on a machine, not once a start."""
+    import jax
+
+    if COMPILATION_CACHE.value and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path(COMPILATION_CACHE.value).expanduser()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
 
 
 def _log_to_terminal() -> None:

@@ -50,7 +50,7 @@ def build_small_bench(out: Path, *, source: str, root: Path | None, studies: int
     rejected: list[Rejected] = []
     processes = _processes(studies)
     request = Request(root, partial, studies, seed, IMAGE_SIZE, processes=processes)
-    recipe = Recipe(seed=seed, sampling="everything")  # a question left out is a lesson lost
+    recipe = Recipe(seed=seed, sampling="everything", miner="rules")  # a question left out is a lesson lost
     found = read_studies(source, request, rejected.append)
     build_bench(found, partial, recipe, rejected=rejected, processes=processes)
     train_tokenizer(_texts(partial), VOCAB_SIZE, partial / PROCESSOR)

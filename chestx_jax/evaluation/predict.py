@@ -62,6 +62,8 @@ def predict(
     Raises:
       PipelineError: a sample that cannot be read; names file, sample and field.
     """
+    if not samples:
+        return
     source = Source(name="samples", samples=samples, mode=decoding.mode)
     engine = Engine(
         processor, mesh, decoding.max_new_tokens, Sampling(decoding.temperature), decoding.best_of

@@ -39,7 +39,10 @@ def open_bench(config: ConfigDict, seed: int, workdir: Path) -> Bench:
     processor = root / PROCESSOR
     return Bench(
         train=tuple(_source(root, name, mode, weight, config.limit) for name, mode, weight in config.train),
-        validation=tuple(_source(root, name, mode, 1.0, config.limit) for name, mode in config.validation),
+        validation=tuple(
+            _source(root, name, mode, 1.0, config.validation_limit or config.limit)
+            for name, mode in config.validation
+        ),
         buckets=tuple(Bucket(tokens, patches) for tokens, patches in config.buckets),
         processor=processor if processor.is_dir() else None,
     )

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from chestx_jax.data.perturbations import label_samples, labelled_steps
+from chestx_jax.data.perturbations import CONTRADICTED, label_samples, labelled_steps
 from chestx_jax.data.pipeline import Batch, Pipeline, Source, ordered_batches
 from chestx_jax.data.processor import Processor
 from chestx_jax.evaluation.step_scores import JudgedSample, step_scores, table
@@ -147,6 +147,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     arrays = StepArrays(processor, config.max_steps)
     for source in (*bench.train, *bench.validation):
         arrays.check(source.samples)
+    _check_validation(bench, config.eval_samples)
     batches = Pipeline(
         bench.train,
         processor,
@@ -223,6 +224,20 @@ def _learns(config: ConfigDict) -> Callable[[str], bool]:
     """The head learns always, the trunk as the config says."""
     trunk = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
     return lambda path: path.startswith("step_head.") or trunk(path)
+
+
+def _check_validation(bench: Bench, count: int) -> None:
+    steps = [
+        step
+        for source in bench.validation
+        for sample in source.samples[:count]
+        for step in labelled_steps(sample)
+    ]
+    if not any(step.label == CONTRADICTED for step in steps):
+        raise TrainingError(
+            f"config.data.validation: none of {len(steps)} steps could be made false, so there is nothing to tell "
+            "apart; give more samples with reasoning"
+        )
 
 
 def _first(source: Source, count: int) -> Source:

@@ -72,6 +72,13 @@ def test_a_file_goes_on_where_it_stopped(inference: Inference, bench: Path, tmp_
     assert predictions[0] == predictions[1]
 
 
+def test_the_same_line_again_once_all_is_predicted(inference: Inference, bench: Path, tmp_path: Path) -> None:
+    inference.predict_file(bench / "anomaly" / "train.jsonl", tmp_path / "p.jsonl", DECODING)
+    whole = (tmp_path / "p.jsonl").read_text()
+    inference.predict_file(bench / "anomaly" / "train.jsonl", tmp_path / "p.jsonl", DECODING)
+    assert (tmp_path / "p.jsonl").read_text() == whole
+
+
 def test_a_missing_image_is_named_and_what_was_predicted_stays(
     inference: Inference, bench: Path, tmp_path: Path
 ) -> None:

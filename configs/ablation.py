@@ -1,0 +1,43 @@
+"""Does it help to reward the reasoning? From one fine-tuned model, several rewards, several seeds, equal steps.
+
+    python -m launch.ablation --config=configs/ablation.py:tiny --workdir=runs/ablation
+
+Variants: `tiny` (phantoms, a laptop: about an hour on two cores), `qwen2_vl_7b` (the paper's settings; needs
+--config.sft.model.pretrained=DIR and --config.sft.data.bench=DIR).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import grpo, process_reward, sft
+
+VARIANTS = ("tiny", "qwen2_vl_7b")
+
+
+def get_config(variant: str) -> ConfigDict:
+    """The recipe called `variant`; any leaf can be overridden, e.g. --config.grpo.steps=20."""
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/ablation.py has no variant {variant!r}; it has {', '.join(VARIANTS)}")
+    config = ConfigDict(
+        dict(
+            sft=sft.get_config(variant),  # the model that every arm starts from
+            judge=process_reward.get_config(variant),  # the learned reward
+            grpo=grpo.get_config(
+                variant
+            ),  # an arm changes the weights of its rewards, the credit and the seed
+            sft_run="",  # workdir of a finished launch.sft to start from; "" = made here
+            arms=dict(
+                outcome=dict(process=0.0, learned=0.0, credit="scalar"),
+                scalar=dict(process=1.0, learned=0.0, credit="scalar"),
+                step=dict(process=1.0, learned=0.0, credit="step"),
+                learned=dict(process=0.0, learned=1.0, credit="step"),
+            ),
+            seeds=(0, 1, 2),
+            test=(("binary", 150), ("single", 90), ("multiple", 150), ("anomaly", 150)),  # held-out questions
+            max_new_tokens=192,  # of an answer to them
+            test_batch=64,  # questions at a time
+        )
+    )
+    config.grpo.update(save_every=config.grpo.steps, table_every=config.grpo.steps)
+    if variant == "qwen2_vl_7b":
+        config.max_new_tokens = 2048
+    return config
