@@ -37,7 +37,9 @@ def get_config(variant: str) -> ConfigDict:
             test_batch=64,  # questions at a time
         )
     )
-    config.grpo.update(save_every=config.grpo.steps, table_every=config.grpo.steps)
-    if variant == "qwen2_vl_7b":
+    if variant == "tiny":
+        config.grpo.optimizer.peak = 3e-4
+        config.grpo.update(steps=50, batch_size=8, save_every=25, eval_every=50, table_every=50)
+    else:
         config.max_new_tokens = 2048
     return config

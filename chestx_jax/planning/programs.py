@@ -188,7 +188,7 @@ def rollout_programs(
         del batch["loss_mask"]
         parts = {"parameters": chip_bytes(nnx.to_pure_dict(nnx.state(model))), "batch": chip_bytes(batch)}
         kv = 4 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim  # bytes a position, bfloat16
-        cache = rows * (tokens + rollout.new_tokens / 2) * kv / mesh.size
+        cache = (rollout.prompts * tokens + rows * rollout.new_tokens / 2) * kv / mesh.size
         programs.append(
             Program(
                 name=f"rollout of {rollout.new_tokens}, {tokens} tokens, {patches} patches",

@@ -46,7 +46,7 @@ def generate(
     """Continues every prompt of a batch until an end token, or for `max_new_tokens`.
 
     The whole is one program, compiled once for each shape and each setting of the static arguments: images
-    and prompt are read once a prompt, the cache is repeated for the group, and a loop draws a token a row
+    and prompt are read once a prompt, its cache is shared by the group, and a loop draws a token a row
     until all rows have ended. Row b * group_size + g of the result is continuation g of prompt b.
 
     Args:
@@ -95,8 +95,8 @@ def _generate(
     group_size: int,
 ) -> Generated:
     row_keys = jax.vmap(partial(jax.random.fold_in, key))(row_ids)
-    # the last token drawn is never read back: it needs no slot
-    logits, cache = prefilled(model, batch, group_size, batch["tokens"].shape[1] + max_new_tokens - 1)
+    # the last token drawn is never read back: it needs no slot, but the loop needs one to be traced
+    logits, cache = prefilled(model, batch, group_size, max(1, max_new_tokens - 1))
     rows = logits.shape[0]
 
     def draw(logits: Array, loop: _Loop) -> _Loop:
@@ -126,19 +126,19 @@ def _generate(
 
 
 def prefilled(
-    model: Qwen2VL, batch: Mapping[str, Array], group_size: int, capacity: int
+    model: Qwen2VL, batch: Mapping[str, Array], group_size: int, slots: int
 ) -> tuple[Float[Array, "R V"], KVCache]:
-    """Reads each prompt once; logits of the next token and cache of every row of its group."""
-    logits, cache = model.prefill(batch, capacity)
-    logits = constrain_batch(jnp.repeat(logits, group_size, axis=0))
-    return logits, _constrain_cache(cache.repeat(group_size))
+    """Reads each prompt once; logits of the next token of every row of its group, and the cache that they share."""
+    logits, cache = model.prefill(batch, slots, group_size)
+    return constrain_batch(jnp.repeat(logits, group_size, axis=0)), _constrain_cache(cache)
 
 
 def _constrain_cache(cache: KVCache) -> KVCache:
-    """Rows over the batch axes of the mesh; the heads as the keys' and values' kernels are cut."""
+    """Prompts and rows over the batch axes of the mesh; the heads as the keys' and values' kernels are cut."""
     axes = tuple(name for name in BATCH_AXES if name in jax.sharding.get_abstract_mesh().axis_names)
     if not axes:
         return cache
     spec = PartitionSpec(None, axes, PartitionSpec.UNCONSTRAINED, None, None)
-    k, v = (jax.lax.with_sharding_constraint(x, spec) for x in (cache.k, cache.v))
-    return cache._replace(k=k, v=v, segments=constrain_batch(cache.segments))
+    names = ("prompt_k", "prompt_v", "k", "v")
+    places = {name: jax.lax.with_sharding_constraint(getattr(cache, name), spec) for name in names}
+    return cache._replace(**places, prompt_seen=constrain_batch(cache.prompt_seen))

@@ -108,8 +108,8 @@ def test_a_row_of_padding_is_finite():
 
 
 def test_attention_over_nothing_is_finite():
-    q = k = v = jax.random.normal(jax.random.key(0), (1, 2, 3, 8))
-    mask = jnp.zeros((1, 3, 3), bool)
+    q = v = jax.random.normal(jax.random.key(0), (1, 2, 3, 8))
+    k, mask = q.swapaxes(2, 3), jnp.zeros((1, 3, 3), bool)
     out, grads = jax.jit(jax.value_and_grad(lambda args: jnp.sum(attend(args[0], (*args[1:], mask)) ** 2)))(
         (q, k, v)
     )
@@ -119,11 +119,35 @@ def test_attention_over_nothing_is_finite():
 def test_attention_over_blocks_is_attention_over_their_concatenation():
     keys = jax.random.split(jax.random.key(0), 3)
     q = jax.random.normal(keys[0], (2, 4, 3, 8))
-    k, v = (jax.random.normal(key, (2, 2, 5, 8)) for key in keys[1:])
+    k, v = jax.random.normal(keys[1], (2, 2, 8, 5)), jax.random.normal(keys[2], (2, 2, 5, 8))
     mask = jnp.tril(jnp.ones((2, 3, 5), bool), 2)
-    blocks = [(k[:, :, s], v[:, :, s], mask[:, :, s]) for s in (slice(0, 4), slice(4, 5))]
+    blocks = [(k[..., s], v[:, :, s], mask[:, :, s]) for s in (slice(0, 4), slice(4, 5))]
     run = jax.jit(attend)
     np.testing.assert_allclose(run(q, *blocks), run(q, (k, v, mask)), atol=1e-6)
+
+
+def test_rows_of_a_group_share_a_block_as_if_each_had_its_own():
+    """Two prompts, three rows each, beside a block of every row's own; values and gradients."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    q = jax.random.normal(keys[0], (6, 4, 3, 8))
+    k, v = jax.random.normal(keys[1], (2, 2, 8, 5)), jax.random.normal(keys[2], (2, 2, 5, 8))
+    seen = jnp.array([[[1, 1, 1, 0, 0]], [[0, 1, 1, 1, 1]]], bool)
+    own = jax.random.normal(keys[3], (6, 2, 8, 3)), jax.random.normal(keys[4], (6, 2, 3, 8))
+    causal = jnp.tril(jnp.ones((6, 3, 3), bool))
+
+    def shared(q, k, v):
+        return attend(q, (k, v, seen), (*own, causal))
+
+    def repeated(q, k, v):
+        past = (jnp.repeat(x, 3, axis=0) for x in (k, v, jnp.broadcast_to(seen, (2, 3, 5))))
+        return attend(q, tuple(past), (*own, causal))
+
+    def run(f):
+        return jax.jit(jax.value_and_grad(lambda *args: jnp.sum(f(*args) ** 2), argnums=(0, 1, 2)))(q, k, v)
+
+    np.testing.assert_allclose(jax.jit(shared)(q, k, v), jax.jit(repeated)(q, k, v), atol=1e-6)
+    for ours, theirs in zip(run(shared)[1], run(repeated)[1], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_remat_policies_give_the_same_gradients():

@@ -132,6 +132,6 @@ def test_each_device_holds_the_cache_of_its_own_rows(processor, policy, samples)
     mesh = mesh_of(8, tensor=2)
     (batch, *_) = ordered_batches(source, processor, buckets=BUCKETS, batch_size=4, target=False)
     with jax.set_mesh(mesh):
-        _, cache = jax.jit(partial(prefilled, group_size=2, capacity=300))(policy, batch.arrays)
-    for x in (cache.k, cache.v):
-        assert x.shape[1] == 8 and x.addressable_shards[0].data.shape[1] == 2
+        _, cache = jax.jit(partial(prefilled, group_size=2, slots=30))(policy, batch.arrays)
+    for x, rows in ((cache.prompt_k, 4), (cache.prompt_v, 4), (cache.k, 8), (cache.v, 8)):
+        assert x.shape[1] == rows and x.addressable_shards[0].data.shape[1] == rows // 4

@@ -45,12 +45,11 @@ def continuation_hidden(
     prompt_mask = causal_mask(segments)
     # off the mask a token sees itself, so that no row of scores is empty
     own_mask = causal_mask(mask[:, :-1].astype(jnp.int32))
-    past_mask = grouped(real)[:, None, :] & mask[:, :-1, None]
 
     def step(states: tuple[Array, Array], layer: DecoderLayer) -> tuple[tuple[Array, Array], None]:
         prompt, own = states
         prompt, (k, v) = layer(prompt, prompt_rotary, prompt_mask)
-        own, _ = layer(own, own_rotary, own_mask, (grouped(k), grouped(v), past_mask))
+        own, _ = layer(own, own_rotary, own_mask, ((k, v, real[:, None]),))
         return (prompt, own), None
 
     # the last token is never read

@@ -20,7 +20,7 @@ from chestx_jax.models.qwen2_vl.layers import (
 )
 from chestx_jax.models.qwen2_vl.rope import Rotary, rotate, text_rotary
 
-KeyValue = tuple[Float[Array, "B K T H"], Float[Array, "B K T H"]]
+KeyValue = tuple[Float[Array, "B K H T"], Float[Array, "B K T H"]]
 
 
 class Embedding(nnx.Module):
@@ -46,13 +46,12 @@ class Attention(nnx.Module):
         self.o_proj = Linear(width, width, init, bias=False, cut=1, units=self.heads)
 
     def __call__(
-        self, x: Float[Array, "B T D"], rotary: Rotary, mask: Bool[Array, "B T T"], past: Block | None
+        self, x: Float[Array, "B T D"], rotary: Rotary, mask: Bool[Array, "B T T"], past: tuple[Block, ...]
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         q = named(rotate(split_heads(self.q_proj(x), self.heads), rotary), "qkv")
-        k = named(rotate(split_heads(self.k_proj(x), self.kv_heads), rotary), "qkv")
+        k = named(rotate(split_heads(self.k_proj(x), self.kv_heads), rotary).swapaxes(2, 3), "qkv")
         v = named(split_heads(self.v_proj(x), self.kv_heads), "qkv")
-        blocks = [(k, v, mask)] if past is None else [past, (k, v, mask)]
-        out = named(attend(q, *blocks), "attention")
+        out = named(attend(q, *past, (k, v, mask)), "attention")
         return named(self.o_proj(out), "o_proj"), (k, v)
 
 
@@ -79,7 +78,11 @@ class DecoderLayer(nnx.Module):
         self.mlp = MLP(config, init)
 
     def __call__(
-        self, x: Float[Array, "B T D"], rotary: Rotary, mask: Bool[Array, "B T T"], past: Block | None = None
+        self,
+        x: Float[Array, "B T D"],
+        rotary: Rotary,
+        mask: Bool[Array, "B T T"],
+        past: tuple[Block, ...] = (),
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         out, kv = self.attn(self.input_norm(x), rotary, mask, past)
         x = x + out
@@ -121,7 +124,7 @@ class LanguageModel(nnx.Module):
     def prefill(
         self, x: Float[Array, "B T D"], positions: Int[Array, "B 3 T"], segments: Int[Array, "B T"]
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
-        """As `hidden`, and the keys and values of every layer, [L, B, K, T, H]."""
+        """As `hidden`, and the keys [L, B, K, H, T] and values [L, B, K, T, H] of every layer."""
         rotary, mask = text_rotary(self.config, positions), causal_mask(segments)
 
         def step(x: Array, layer: DecoderLayer) -> tuple[Array, KeyValue]:
@@ -133,15 +136,14 @@ class LanguageModel(nnx.Module):
     def decode(self, x: Float[Array, "B 1 D"], cache: KVCache) -> tuple[Float[Array, "B 1 D"], KVCache]:
         """One more token of every row, after those in the cache, and the cache that holds it too."""
         rotary = text_rotary(self.config, jnp.broadcast_to(cache.position[:, None, None], (len(x), 3, 1)))
-        seen = (cache.segments == cache.segment[:, None])[:, None, :]
         itself = jnp.ones((len(x), 1, 1), bool)
-        free = jnp.arange(cache.segments.shape[1]) >= cache.length  # a row of padding has segment 0 as well
-        seen = seen & ~free
 
-        def step(x: Array, layer: tuple[DecoderLayer, Array, Array]) -> tuple[Array, KeyValue]:
-            module, k, v = layer
-            return module(x, rotary, itself, (k, v, seen))
+        def step(x: Array, layer: tuple[DecoderLayer, Array, Array, Array, Array]) -> tuple[Array, KeyValue]:
+            module, prompt_k, prompt_v, k, v = layer
+            past = (prompt_k, prompt_v, cache.prompt_seen), (k, v, cache.seen)
+            return module(x, rotary, itself, past)
 
         # the cache is only read inside the scan and written once after it: XLA updates it in place
-        x, (k, v) = scan_layers(step, x, (self.layers, cache.k, cache.v), "none")
+        layers = (self.layers, cache.prompt_k, cache.prompt_v, cache.k, cache.v)
+        x, (k, v) = scan_layers(step, x, layers, "none")
         return self.norm(x), cache.append(k, v)

@@ -113,31 +113,59 @@ def split_heads(x: Float[Array, "B T KH"], heads: int) -> Float[Array, "B K T H"
     return x.reshape(batch, length, heads, -1).swapaxes(1, 2)
 
 
-Block = tuple[Float[Array, "B K S H"], Float[Array, "B K S H"], Bool[Array, "B T S"]]
+Block = tuple[Float[Array, "P K H S"], Float[Array, "P K S H"], Bool[Array, "P T|1 S"]]
 
 
 def attend(q: Float[Array, "B N T H"], *blocks: Block) -> Float[Array, "B T NH"]:
     """Softmax attention of grouped queries over one or more (keys, values, mask) blocks of the context.
 
-    Training has one block; decoding has two (the cache, and the token itself), so that the cache is read
-    where it lies. N query heads share K key heads without repeating them. Scores and softmax are float32.
-    A row whose mask is empty gives a finite average, never NaN: masked scores are large, not infinite.
+    Training has one block, decoding three: the prompt, what was written since, the token itself; so every cache is
+    read where it lies. N query heads share K key heads without repeating them, and the B = P * G rows of a group share
+    the P rows of a block, whose mask then is the same for all their queries ([P, 1, S]): on a CPU one product of
+    G times as many rows is far faster than G of them. Keys have their slots last, as a product with few queries reads
+    them fastest there. Scores and softmax are float32. A row whose mask is empty gives a finite average, never NaN:
+    masked scores are large, not infinite.
     """
-    batch, heads, length, head_dim = q.shape
+    rows, heads, length, head_dim = q.shape
     kv_heads = blocks[0][0].shape[1]
-    q = q.reshape(batch, kv_heads, heads // kv_heads, length, head_dim)
+    q = q.reshape(rows, kv_heads, -1, head_dim)
     low = 0.5 * float(jnp.finfo(jnp.float32).min)
 
     def score(k: Array, mask: Array) -> Array:
-        raw = jnp.einsum("bkgth,bksh->bkgts", q, k, preferred_element_type=jnp.float32)
-        return jnp.where(mask[:, None, None], raw * head_dim**-0.5, low)
+        raw = jnp.einsum("bkmh,bkhs->bkms", _share(q, len(k)), k, preferred_element_type=jnp.float32)
+        apart = raw.reshape(len(k), kv_heads, raw.shape[2] // length, length, k.shape[3])
+        seen = jnp.where(mask[:, None, None], apart * head_dim**-0.5, low)
+        return _unshare(seen.reshape(raw.shape), rows)
 
     weights = jax.nn.softmax(jnp.concatenate([score(k, mask) for k, _, mask in blocks], axis=-1), axis=-1)
     weights = weights.astype(q.dtype)
-    ends = [sum(k.shape[2] for k, _, _ in blocks[: i + 1]) for i in range(len(blocks) - 1)]
+    ends = [sum(k.shape[3] for k, _, _ in blocks[: i + 1]) for i in range(len(blocks) - 1)]
     parts = zip(jnp.split(weights, ends, axis=-1), blocks, strict=True)
-    first, *rest = (jnp.einsum("bkgts,bksh->btkgh", w, v) for w, (_, v, _) in parts)
-    return sum(rest, first).reshape(batch, length, heads * head_dim)
+    first, *rest = (
+        _unshare(jnp.einsum("bkms,bksh->bkmh", _share(w, len(v)), v), rows) for w, (_, v, _) in parts
+    )
+    out = sum(rest, first).reshape(rows, heads, length, head_dim)
+    return out.swapaxes(1, 2).reshape(rows, length, heads * head_dim)
+
+
+def _share(x: Float[Array, "B K M H"], prompts: int) -> Float[Array, "P K GM H"]:
+    """The rows of a group, B = P * G, as more queries of one row."""
+    rows, heads, queries, width = x.shape
+    if rows == prompts:
+        return x
+    group = rows // prompts
+    x = x.reshape(prompts, group, heads, queries, width).swapaxes(1, 2)
+    return x.reshape(prompts, heads, group * queries, width)
+
+
+def _unshare(x: Float[Array, "P K GM H"], rows: int) -> Float[Array, "B K M H"]:
+    """The inverse of `_share`."""
+    prompts, heads, queries, width = x.shape
+    if rows == prompts:
+        return x
+    group = rows // prompts
+    x = x.reshape(prompts, heads, group, queries // group, width).swapaxes(1, 2)
+    return x.reshape(rows, heads, queries // group, width)
 
 
 # Names that layers give their expensive results (`checkpoint_name`). What a layer puts out needs none: the scan keeps

@@ -105,16 +105,17 @@ class Qwen2VL(nnx.Module):
         """All logits at once: for tests and small models."""
         return self.logits(self.hidden(batch))
 
-    def prefill(self, batch: Batch, capacity: int) -> tuple[Float[Array, "B V"], kv.KVCache]:
+    def prefill(self, batch: Batch, slots: int, group: int = 1) -> tuple[Float[Array, "P V"], kv.KVCache]:
         """Reads prompts (one sample a row, padded left or right).
 
-        Returns the logits of each row's next token, and a cache with `capacity` slots of which T are in use.
+        Returns the logits of each prompt's next token, and a cache with room for `slots` more tokens in each of `group`
+        continuations of each prompt.
         """
         segments, positions = batch["segments"], batch["positions"]
         x, (k, v) = self.text.prefill(self.embed_batch(batch), positions, segments)
         last = jnp.max(jnp.where(segments > 0, jnp.arange(segments.shape[1]), 0), axis=1)
         x = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-        return self.logits(x), kv.from_prompt(k, v, segments, positions, capacity)
+        return self.logits(x), kv.from_prompt(k, v, segments, positions, group, slots)
 
     def decode(self, tokens: Int[Array, " B"], cache: kv.KVCache) -> tuple[Float[Array, "B V"], kv.KVCache]:
         """Reads one more token a row; logits of the one after it, and the cache that holds it."""

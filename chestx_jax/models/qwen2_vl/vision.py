@@ -23,7 +23,8 @@ class VisionAttention(nnx.Module):
         self, x: Float[Array, "B P E"], rotary: Rotary, mask: Bool[Array, "B P P"]
     ) -> Float[Array, "B P E"]:
         q, k, v = (split_heads(part, self.heads) for part in jnp.split(self.qkv(x), 3, axis=-1))
-        q, k, v = (named(part, "vision_qkv") for part in (rotate(q, rotary), rotate(k, rotary), v))
+        q, k = rotate(q, rotary), rotate(k, rotary).swapaxes(2, 3)
+        q, k, v = (named(part, "vision_qkv") for part in (q, k, v))
         out = named(attend(q, (k, v, mask)), "vision_attention")
         return named(self.proj(out), "vision_o_proj")
 
