@@ -13,6 +13,10 @@ from chestx_jax.radiology.mentions import SEPARATORS, Item, Mention
 
 # stops that do not end a search or a list of candidates
 _WEAK = frozenset({"with", "which", "where", "there"})
+# "we evaluate several potential issues: ...": the list is part of the search
+_ANNOUNCED = frozenset(
+    {"issues", "abnormalities", "conditions", "findings", "possibilities", "options", "diagnoses"}
+)
 _LISTED = frozenset(
     {"side", "severity", "change", "place", "prepositions", "comma", "and", "or", "hedge", "state"}
 )
@@ -61,7 +65,7 @@ def judge(items: list[Item], words: list[str], mentions: list[Mention]) -> None:
                 clause, definition = [], False
             scopes.negation = scopes.hedge = None
             scopes.past = False
-            if words[i] not in _WEAK:
+            if words[i] not in _WEAK and not (words[i] == ":" and words[i - 1] in _ANNOUNCED):
                 scopes.imagined = None
                 scopes.remainder = False
                 recent = []
@@ -240,6 +244,9 @@ def _chain(scopes: Scopes, k: int, recent: list[Mention]) -> list[Mention]:
     return chain
 
 
+_SAID = _CLOSERS | {"verbs", "seen", "hedge", "unlikely"}
+
+
 def _alternatives(items: list[Item], mentions: list[Mention]) -> None:
     """ "Atelectasis or scarring", asserted, leaves both uncertain."""
     for one, two in pairwise(mentions):
@@ -255,6 +262,9 @@ def _topics(items: list[Item], words: list[str], mentions: list[Mention]) -> Non
     topic claims nothing."""
     colon = next((k for k, item in enumerate(items) if item[0] == "stops" and words[item[2]] == ":"), None)
     if colon is None:
+        return
+    if _restates(items[colon:], words[: items[colon][2]]):
+        _imagine(mentions)
         return
     heading = [mention for mention in mentions if mention.last <= items[colon][2]]
     if not heading or any(m.composed and m.claims[0][1] == "-" for m in heading):
@@ -273,3 +283,9 @@ def _topics(items: list[Item], words: list[str], mentions: list[Mention]) -> Non
             said & {"yes", "present", "positive"} or rest & {"side", "severity", "change", "seen"}
         ):
             mention.imagined = True
+
+
+def _restates(rest: list[Item], before: list[str]) -> bool:
+    """ "Option A: nodule in the left lung" repeats the question; with a verb or a judgment it is a statement."""
+    named = [word for word in before if word.isalpha()]
+    return named[:-1] == ["option"] and _SAID.isdisjoint(item[0] for item in rest)
