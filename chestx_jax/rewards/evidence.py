@@ -6,6 +6,7 @@ The ground of the process reward and of the offline RadRScore, which differ in h
   once. What is on topic and what bears a claim out: `Reference`.
 * A text that says both A and not A (and the gold reasoning does not) is contradicted on either. The answer is
   part of the text: it earns nothing where the reasoning denies it or affirms another option.
+* Who affirms a finding and denies it as well, hedged or by degree, earns nothing for the denial (`_hedged`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ empty         names no finding
 @dataclass(frozen=True)
 class ClaimEvidence:
     """One claim of the prediction: a finding with spans into the text, and what the sources say of it.
-    `verdict.source` is "prediction" where the text contradicts itself; the witness is then its other half."""
+    `verdict.source` is "prediction" where the text contradicts itself or hedges; the witness is then its other
+    half."""
 
     finding: Finding
     verdict: Verdict
@@ -60,12 +62,13 @@ class SentenceEvidence:
 @dataclass(frozen=True)
 class Conclusion:
     """The predicted and the right answer; credit between 0 and 1. `undercut`: the reasoning denies the answer
-    or affirms another option, so that it earns nothing."""
+    (`denied`) or affirms another option, so that it earns nothing."""
 
     predicted: str | None
     right: str
     credit: float
     undercut: bool
+    denied: bool
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,17 @@ class Evidence:
     conclusion: Conclusion | None
 
 
-def weigh(reading: Reading, reference: Reference, hedged: frozenset[Key] = frozenset()) -> Evidence:
-    """Holds a text that has been read against its reference. `hedged` claims count as unmentioned."""
+def weigh(reading: Reading, reference: Reference) -> Evidence:
+    """Holds a text that has been read against its reference."""
     answered = reference.answered(reading.answer)
     broken = _broken(reading, reference, answered)
-    verdicts = _verdicts(reading, reference, broken, hedged)
+    verdicts = _verdicts(reading, reference, broken, _hedged(reading, reference))
     conclusion = None
     if reference.answer is not None:
         denied = any(finding in answered for finding in broken.values())
         undercut = denied or _affirms_another(reading, reference, answered)
         credit = 0.0 if undercut else reference.concluded(reading.answer)
-        conclusion = Conclusion(reading.answer, reference.answer, credit, undercut)
+        conclusion = Conclusion(reading.answer, reference.answer, credit, undercut, denied)
     return Evidence(
         reading.text,
         tuple(ClaimEvidence(finding, verdict) for finding, verdict in verdicts.values()),
@@ -103,24 +106,25 @@ def weigh(reading: Reading, reference: Reference, hedged: frozenset[Key] = froze
     )
 
 
-def hedges(reading: Reading, reference: Reference) -> frozenset[Key]:
+def _hedged(reading: Reading, reference: Reference) -> dict[Key, Finding]:
     """Denials of what the text also affirms, however certain and of whatever degree, on sides that are not
-    opposed: "possible edema .. no edema", "edema .. edema is unlikely", "edema .. no large edema".
+    opposed: "possible edema .. no edema", "edema .. edema is unlikely", "edema .. no large edema". Each with
+    what affirms it.
 
-    Honest texts do so too ("opacity at the base .. no opacity elsewhere"), so it is for rewards, where a text
-    that is right whatever is true would be learned; denials that the gold reasoning joins are left alone."""
+    Honest texts do so too ("opacity at the base .. no opacity elsewhere"), but a text that is right whatever is
+    true must not earn by it; denials that the gold reasoning joins are left alone."""
     affirmed: dict[str, list[Finding]] = {}
     for mention in reading.mentions:
         if mention.finding.polarity == "present":
             affirmed.setdefault(mention.finding.concept, []).append(mention.finding)
-    return frozenset(
-        denial.key
+    return {
+        denial.key: other
         for denial in reading.mentions
         if denial.finding.polarity == "absent"
         for other in affirmed.get(denial.finding.concept, ())
         if {denial.finding.laterality, other.laterality} != {"left", "right"}
         and not _both_gold(other, denial.finding, reference)
-    )
+    }
 
 
 def _broken(reading: Reading, reference: Reference, answered: Sequence[Finding]) -> dict[Key, Finding]:
@@ -154,7 +158,7 @@ def _affirms_another(reading: Reading, reference: Reference, answered: Sequence[
 
 
 def _verdicts(
-    reading: Reading, reference: Reference, broken: dict[Key, Finding], hedged: frozenset[Key]
+    reading: Reading, reference: Reference, broken: dict[Key, Finding], hedged: dict[Key, Finding]
 ) -> dict[Key, tuple[Finding, Verdict]]:
     """Each claim with the verdict of its mentions: contradicted if one of them is, else the best."""
     verdicts = {}
@@ -165,7 +169,8 @@ def _verdicts(
             verdicts[key] = (mentions[0].finding, verdict)
             continue
         if key in hedged:
-            verdicts[key] = (mentions[0].finding, Verdict("unmentioned", on_topic=True))
+            verdict = Verdict("unmentioned", 0.0, "prediction", "hedge", True, hedged[key])
+            verdicts[key] = (mentions[0].finding, verdict)
             continue
         judged = [(mention.finding, reference.verdict(mention.finding)) for mention in mentions]
         worst = next((one for one in judged if one[1].verdict == "contradicted"), None)

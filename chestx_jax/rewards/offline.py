@@ -20,8 +20,9 @@ correlate, see `python -m benchmarks.radrscore`. The rules:
   and sentences that claim nothing stay in the denominator, plans that name a finding ("we look for an
   effusion") do not.
 * Contradictions: a text that says both A and not A (and the gold reasoning does not) earns nothing for
-  either. The answer is part of the text: it earns nothing where the reasoning denies it or affirms another
-  option.
+  either; hedged or by degree ("edema .. edema is unlikely", "edema .. no large edema") nothing for the denial,
+  which is not counted either. The answer is part of the text: it earns nothing where the reasoning denies it
+  or affirms another option. Where it is denied, the reasoning leads away from it: effectiveness is 0.
 * Brevity: the denominators of factuality and effectiveness are at least half the gold reasoning's claims and
   sentences, or one true sentence would outdo any full reasoning.
 * No sentences: all 0. A zero denominator scores 0. The score is the mean of the three.
@@ -34,7 +35,7 @@ from dataclasses import dataclass
 
 from chestx_jax.rewards.evidence import Evidence, weigh
 from chestx_jax.rewards.reading import Reading, read_steps, read_text
-from chestx_jax.rewards.reference import Reference
+from chestx_jax.rewards.reference import Reference, Verdict
 
 BREVITY = 0.5
 """The least denominator, as a share of the gold reasoning's."""
@@ -82,7 +83,7 @@ def _components(evidence: Evidence, reference: Reference) -> tuple[float, float,
     precision, recall = [], []
     for polarity in ("present", "absent"):
         last = polarity == "present"  # the answer is an affirmation
-        told = [c.verdict for c in evidence.claims if c.finding.polarity == polarity and c.verdict.counts]
+        told = [c.verdict for c in evidence.claims if c.finding.polarity == polarity and _counts(c.verdict)]
         gold = [one.credit for one in evidence.gold if one.finding.polarity == polarity]
         whole = max(len(told), BREVITY * len(gold)) + answered * last
         if whole:
@@ -93,8 +94,14 @@ def _components(evidence: Evidence, reference: Reference) -> tuple[float, float,
     counted = sum(sentence.verdict != "planned" for sentence in evidence.sentences)
     length = max(counted, BREVITY * len(reference.gold.sentences)) + answered
     factuality, completeness = _mean(precision), _mean(recall)
-    effectiveness = (effective + bonus) / length if length else 0.0
+    leads_away = conclusion is not None and conclusion.denied
+    effectiveness = (effective + bonus) / length if length and not leads_away else 0.0
     return factuality, completeness, effectiveness, (factuality + completeness + effectiveness) / 3
+
+
+def _counts(verdict: Verdict) -> bool:
+    """Whether a claim is in the denominators: not the denials of a hedge, nor true normals beside the topic."""
+    return verdict.rule != "hedge" and (verdict.on_topic or verdict.verdict != "supported")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ against the gold steps and the report (`evidence`, `Reference`):
   count. So do normals beside the topic: what the question does not ask for earns nothing, unless the gold
   reasoning affirms nothing at all; those that the gold reasoning states are left out.
 * Who affirms a finding and denies it as well, hedged or by degree ("possible edema .. no edema", "edema .. no
-  large edema"), earns nothing for the denial (`evidence.hedges`); outright, nothing for either.
+  large edema"), earns nothing for the denial (`evidence`); outright, nothing for either.
 * Idle are steps that claim nothing, only plan, or repeat: they cost, so length cannot pay. A step of the gold
   reasoning word for word is not idle, the first time.
 * Recall of a polarity: credit of the gold claims on topic that the reasoning states / their number.
@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from chestx_jax.rewards.evidence import ClaimEvidence, Evidence, hedges, weigh
+from chestx_jax.rewards.evidence import ClaimEvidence, Evidence, weigh
 from chestx_jax.rewards.reading import Reading, read_text
 from chestx_jax.rewards.reference import Reference
 from chestx_jax.rewards.signature import Completion, StepReward, Stepwise, text_of
@@ -90,7 +90,7 @@ def process_score(reading: Reading, reference: Reference) -> Stepwise:
     """
     if not reference.gold_claims:
         raise ValueError("the gold reasoning claims nothing on topic")
-    evidence = weigh(reading, reference, hedges(reading, reference))
+    evidence = weigh(reading, reference)
     steps = [StepReward(s.start, s.end, STEP_VALUES[s.verdict]) for s in evidence.sentences]
     return Stepwise(_f1(evidence), steps)
 

@@ -34,7 +34,7 @@ class Verdict:
       credit: 0 to 1, of `CREDIT`; above 0 only where supported.
       source: gold, report or question; None where unmentioned. The question supports the denial of a finding
         it offers, when neither gold nor report mentions that finding.
-      rule: of `CREDIT`, or "conflict".
+      rule: of `CREDIT`, "conflict", or "hedge" where the text also says the opposite, less firmly or by degree.
       on_topic: see `Reference.on_topic`.
       witness: the finding of the source, with spans into that source's text.
       recalls: (index into `Reference.gold_claims`, credit) of the gold claims that it states.
@@ -49,11 +49,6 @@ class Verdict:
     witness: Finding | None = None
     recalls: tuple[tuple[int, float], ...] = ()
     effective: bool = False
-
-    @property
-    def counts(self) -> bool:
-        """Whether the claim is in the denominator: all but supported normals beside the topic."""
-        return self.on_topic or self.verdict != "supported"
 
 
 @dataclass(frozen=True)

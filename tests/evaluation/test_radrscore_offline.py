@@ -185,6 +185,21 @@ def test_a_sample_without_report_is_an_error() -> None:
         Reference.of_sample(binary(1, report=""))
 
 
+@pytest.mark.parametrize("denial", ["A pleural effusion is unlikely.", "There is no large pleural effusion."])
+def test_who_affirms_and_half_denies_gains_nothing_by_the_denial(denial: str) -> None:
+    alone = offline_radrscore(("There is a left pleural effusion.",), REFERENCE, "A")
+    hedged = offline_radrscore(("There is a left pleural effusion.", denial), REFERENCE, "A")
+    assert alone.score > 0
+    assert (hedged.factuality, hedged.completeness) == (alone.factuality, alone.completeness)
+    assert hedged.effectiveness <= alone.effectiveness
+
+
+def test_steps_that_deny_the_answer_are_not_effective() -> None:
+    steps = ("There is no pneumothorax.", "There is no pleural effusion.")
+    assert offline_radrscore(steps[:1], REFERENCE, "A").effectiveness > 0
+    assert offline_radrscore(steps, REFERENCE, "A").effectiveness == 0
+
+
 def test_a_record_without_steps_is_an_error() -> None:
     with pytest.raises(RecordError, match=r"record '7'.*reason_steps"):
         reference_of({"id": "7", "question": "?", "answer": "A"})

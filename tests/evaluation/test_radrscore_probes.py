@@ -13,6 +13,8 @@ CLEAR = (
     "ten normal statements",
     "real output + ten normals",
     "every option present",
+    "every option hedged",
+    "every option, none large",
     "generic filler",
     "another sample's output",
     "question repeated",
@@ -20,15 +22,10 @@ CLEAR = (
     "one true finding five times",
     "contradiction pairs",
     "real output + contradiction pairs",
+    "every option absent",
     "no reasoning",
 )
 LOWER = ("real output + filler", "real output twice")
-EQUAL = ("every option absent",)
-"""Three of four options are absent indeed, and both models are often wrong: known to score like them."""
-
-FOOLED = ("every option hedged", "every option, none large")
-"""What is right whatever is true: honest texts hedge as well, and the score believes both halves. The process
-reward does not (`rewards.evidence.hedges`)."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +35,7 @@ def rows(shared_data: Path) -> dict[str, ProbeRow]:
 
 
 def test_every_probe_is_tried(rows: dict[str, ProbeRow]) -> None:
-    assert {*CLEAR, *LOWER, *EQUAL, *FOOLED} == set(PROBES)
+    assert {*CLEAR, *LOWER} == set(PROBES)
     assert set(rows) == {"gold reasoning", "real output", *PROBES}
     assert rows["real output"].count > 600
 
@@ -54,11 +51,6 @@ def test_a_probe_scores_lower(rows: dict[str, ProbeRow], name: str) -> None:
     assert rows[name].margin > 0
 
 
-@pytest.mark.parametrize("name", EQUAL)
-def test_denying_everything_does_not_pay(rows: dict[str, ProbeRow], name: str) -> None:
-    assert rows[name].margin > -0.02
-
-
 @pytest.mark.parametrize("name", ["real output + filler", "real output twice", "no reasoning"])
 def test_padding_never_pays(rows: dict[str, ProbeRow], name: str) -> None:
     assert rows[name].not_higher == 1
@@ -66,4 +58,4 @@ def test_padding_never_pays(rows: dict[str, ProbeRow], name: str) -> None:
 
 def test_the_gold_reasoning_scores_highest(rows: dict[str, ProbeRow]) -> None:
     assert rows["gold reasoning"].score == pytest.approx(1)
-    assert max(row.score for name, row in rows.items() if name not in ("gold reasoning", *FOOLED)) < 0.5
+    assert max(row.score for name, row in rows.items() if name != "gold reasoning") < 0.5

@@ -51,9 +51,12 @@ def _evidence(finding: Finding, verdict: Verdict) -> Evidence:
     told = f"{name(finding)}: {verdict.verdict}"
     if verdict.source is None:
         return Evidence(told)
-    told += (
-        f", {_SOURCES[verdict.source]}" if verdict.source == "question" else f" {_SOURCES[verdict.source]}"
-    )
+    if verdict.rule == "hedge":
+        told = f"{name(finding)}: not counted, as the text also affirms it"
+    elif verdict.source == "question":
+        told += f", {_SOURCES[verdict.source]}"
+    else:
+        told += f" {_SOURCES[verdict.source]}"
     told += _REASONS.get(verdict.rule or "", "")
     if verdict.witness is None:
         return Evidence(told)
