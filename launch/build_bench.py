@@ -30,8 +30,10 @@ from chestx_jax.data.sources import (
     tasks_of,
 )
 from chestx_jax.llm import Endpoint, LLMError
+from launch import language_model
 from launch.program import start
 
+flags.adopt_module_key_flags(language_model)
 _SOURCE = flags.DEFINE_enum("source", None, sorted(SOURCES), "Which collection to read.", required=True)
 _ROOT = flags.DEFINE_string("root", None, "Directory of the collection; none for phantom.")
 _OUT = flags.DEFINE_string(
@@ -49,12 +51,6 @@ _SAMPLING = flags.DEFINE_enum(
 _MINER = flags.DEFINE_enum(
     "miner", "rules", MINERS, "Where reasoning comes from, unless the source brings it."
 )
-_BASE_URL = flags.DEFINE_string("llm_base_url", None, "llm: OpenAI-compatible server, up to the version.")
-_MODEL = flags.DEFINE_string("llm_model", None, "llm: model name.")
-_KEY_ENV = flags.DEFINE_string("llm_key_env", None, "llm: environment variable that holds the key.")
-_CONCURRENCY = flags.DEFINE_integer("llm_concurrency", 8, "llm: calls under way.", lower_bound=1)
-_PROMPTS = flags.DEFINE_string("prompts", None, "llm: directory with prompts of your own.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "llm: print calls, tokens and cost, and stop.")
 _PRICES = flags.DEFINE_list(
     "prices", ["0", "0"], "llm: for --dry_run, per million prompt and completion tokens."
 )
@@ -99,7 +95,7 @@ def main() -> None:
         columns_of_flags(_COLUMNS.value),
         _PROCESSES.value,
     )
-    if _DRY_RUN.value:
+    if language_model.DRY_RUN.value:
         prompt, completion = (float(price) for price in _PRICES.value)
         samples = preview(read_studies(_SOURCE.value, request, lambda record: None), recipe)
         print(estimate_llm(samples, *llm_arguments(out)).summary(prompt, completion))
@@ -129,10 +125,10 @@ def main() -> None:
 
 def llm_arguments(out: Path) -> tuple[Endpoint, Path, Path | None]:
     """Endpoint, working directory and prompts of the miner."""
-    if not (_BASE_URL.value and _MODEL.value):
+    endpoint = language_model.endpoint()
+    if endpoint is None:
         raise BenchError("--miner=llm needs --llm_base_url and --llm_model")
-    endpoint = Endpoint(_BASE_URL.value, _MODEL.value, _KEY_ENV.value, concurrency=_CONCURRENCY.value)
-    return endpoint, out / "mining", None if _PROMPTS.value is None else Path(_PROMPTS.value)
+    return endpoint, out / "mining", language_model.prompts()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from chestx_jax.data.questions import QuestionError
 from chestx_jax.data.schema import SampleError
 from chestx_jax.data.sources import SourceError
 from chestx_jax.evaluation.predictions import PredictionError
+from chestx_jax.evaluation.radrscore import AggregateError, JudgeError
 from chestx_jax.evaluation.records import RecordError
 from chestx_jax.evaluation.text_metrics import MetricsError
 from chestx_jax.llm import LLMError
@@ -23,6 +24,7 @@ from chestx_jax.training.state import TrainingError
 from chestx_jax.weights import CheckpointError, WeightsError
 
 EXPECTED = (
+    AggregateError,
     BenchError,
     BucketError,
     ChatError,
@@ -30,6 +32,7 @@ EXPECTED = (
     ConfigError,
     FileNotFoundError,
     ImageError,
+    JudgeError,
     LLMError,
     LoRAError,
     MeshError,

@@ -1,5 +1,6 @@
 """From samples and predictions to tables, a page to browse and a picture sheet."""
 
+import json
 import logging
 import sys
 from collections import Counter
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from chestx_jax.data.jsonl import atomic_text
 from chestx_jax.data.schema import Sample
-from chestx_jax.evaluation.accuracy import Case, judge
+from chestx_jax.evaluation.accuracy import Case
+from chestx_jax.evaluation.accuracy import judge as judge_answers
 from chestx_jax.evaluation.calibration import Calibration, calibrate
 from chestx_jax.evaluation.comparison import Score, compare, score_markdown, score_notes
+from chestx_jax.evaluation.judging import Agreement, Judge, Judged, judge_models
 from chestx_jax.evaluation.model_metrics import (
     NOTE,
     ModelMetric,
@@ -29,10 +33,12 @@ from chestx_jax.evaluation.offline_scores import (
     score_offline,
 )
 from chestx_jax.evaluation.open_answers import OpenScore, open_markdown, open_score
-from chestx_jax.evaluation.page import Plot, Table, released_page, render, scores
+from chestx_jax.evaluation.page import Item, Plot, Table, released_page, render, scores
 from chestx_jax.evaluation.page.cases import Rows, items
 from chestx_jax.evaluation.page.pictures import Album
 from chestx_jax.evaluation.predictions import PredictionError, read_predictions
+from chestx_jax.evaluation.radrscore import RadRScore
+from chestx_jax.evaluation.radrscore import score_markdown as radrscore_markdown
 from chestx_jax.evaluation.released import ReleasedRow, released_table
 from chestx_jax.evaluation.released_report import released_markdown, released_notes
 from chestx_jax.evaluation.sheet import write_sheet
@@ -44,9 +50,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Results:
-    """All that is measured; each list is empty where it does not apply."""
+    """All that is measured; each list is empty where it does not apply.
+
+    Attributes:
+      judge: who gave the `radrscore`; "" where nobody was asked.
+    """
 
     accuracy: list[Score]
+    judge: str
+    radrscore: list[RadRScore]
+    agreement: list[Agreement]
     offline: list[OfflineRow]
     open_answers: list[OpenScore]
     text: list[TextScore]
@@ -75,15 +88,18 @@ def evaluate_models(
     out: Path,
     *,
     cases: int,
+    judge: Judge | None = None,
     text_metrics: bool = False,
     metrics: Sequence[str] = (),
     metrics_python: str = sys.executable,
 ) -> Results:
-    """Write report.html, scores.md, scores.json and cases.png under `out`; print the tables.
+    """Write report.html, scores.md, scores.json and cases.png under `out`, with a judge judged.jsonl too; print
+    the tables.
 
     Args:
       models: predictions by model, as `read_models` gives them.
       cases: how many the picture sheet has (of the first model); the page has all.
+      judge: gives the RadRScore of the paper, beside the offline one.
       text_metrics: BLEU and ROUGE too.
       metrics: of the reasoning against the report, names of `model_metrics.PACKAGES`.
       metrics_python: the interpreter that has their packages.
@@ -91,23 +107,33 @@ def evaluate_models(
     Raises:
       PredictionError: when no prediction of a model belongs to a sample.
       MetricsError: `text_metrics` or `metrics` without their packages.
+      AggregateError, JudgeError, LLMError: see `judge_models`.
     """
     missing = {model: _missing(model, samples, rows) for model, rows in models.items()}
-    judged = {model: judge(samples, rows) for model, rows in models.items()}
-    scored = score_offline(judged)
+    answered = {model: judge_answers(samples, rows) for model, rows in models.items()}
+    scored = score_offline(answered)
     with open_scorers(metrics, metrics_python) as scorers:
-        results = _measure(judged, scored, models, text_metrics, scorers)
+        judged = judge_models(judge, answered, scored) if judge else None
+        results = _measure(answered, scored, judged, models, text_metrics, scorers)
     notes = [*_gaps(missing, len(samples)), *score_notes(results.accuracy)]
     table = "\n\n".join([_markdown(results), "\n".join(f"- {note}" for note in notes)]).strip()
-    rules = {m: dict(Counter(case.rule for case in own).most_common()) for m, own in judged.items()}
+    rules = {m: dict(Counter(case.rule for case in own).most_common()) for m, own in answered.items()}
     write_scores(
         out,
         "Scores",
         table,
         {**vars(results), "answer_rules": rules, "without_prediction": missing, "notes": notes},
     )
-    write_sheet(pick(next(iter(judged.values())), cases), out / "cases.png")
-    _write_page(out, results, notes, judged, scored, models)
+    write_sheet(pick(next(iter(answered.values())), cases), out / "cases.png")
+    if judged:
+        _write_records(out / "judged.jsonl", judged)
+    album = Album(out)
+    shown = items(answered, scored, models, album, judged)
+    _write_page(out, results, notes, answered, shown)
+    if album.missing:
+        log.warning(
+            "%d images are not on the page, the first: %s", len(album.missing), album.missing[0].missing
+        )
     print(table)
     print(f"\nreport.html, scores.md, scores.json and cases.png are in {out}")
     return results
@@ -150,6 +176,14 @@ def _missing(model: str, samples: Sequence[Sample], rows: Rows) -> list[str]:
     return missing
 
 
+def _write_records(path: Path, judged: Judged) -> None:
+    """What the judge said, one record a line: `launch.evaluate --judged` reads it again."""
+    with atomic_text(path) as file:
+        for records in judged.records.values():
+            for record in records.values():
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
 def _gaps(missing: Mapping[str, Sequence[str]], count: int) -> list[str]:
     return [
         f"{model}: {len(ids)} of {count} samples have no prediction and count as wrong."
@@ -159,24 +193,28 @@ def _gaps(missing: Mapping[str, Sequence[str]], count: int) -> list[str]:
 
 
 def _measure(
-    judged: Mapping[str, Sequence[Case]],
+    answered: Mapping[str, Sequence[Case]],
     scored: Mapping[str, Sequence[Scored | None]],
+    judged: Judged | None,
     models: Mapping[str, Rows],
     text_metrics: bool,
     scorers: Sequence[Scorer],
 ) -> Results:
-    text = [text_score(model, cases) for model, cases in judged.items()] if text_metrics else []
-    asked = [open_score(model, cases) for model, cases in judged.items()]
-    calibrated = [calibrate(model, cases, models[model]) for model, cases in judged.items()]
+    text = [text_score(model, cases) for model, cases in answered.items()] if text_metrics else []
+    asked = [open_score(model, cases) for model, cases in answered.items()]
+    calibrated = [calibrate(model, cases, models[model]) for model, cases in answered.items()]
     return Results(
-        accuracy=compare(judged),
-        offline=offline_table(judged, scored),
+        accuracy=compare(answered),
+        judge=judged.judge if judged else "",
+        radrscore=judged.rows if judged else [],
+        agreement=judged.agreement if judged else [],
+        offline=offline_table(answered, scored),
         open_answers=[one for one in asked if one],
         text=[one for one in text if one],
         model_metrics=[
             row
             for scorer in scorers
-            for model, cases in judged.items()
+            for model, cases in answered.items()
             for row in model_metrics(model, cases, scorer)
         ],
         calibration=[one for one in calibrated if one],
@@ -185,6 +223,10 @@ def _measure(
 
 def _markdown(results: Results) -> str:
     parts = [score_markdown(results.accuracy)]
+    if results.radrscore:
+        told = "\n".join(one.sentence() for one in results.agreement)
+        table = radrscore_markdown(results.radrscore)
+        parts.append(f"RadRScore, {results.judge}:\n\n{table}\n\n{told}".strip())
     if results.offline:
         parts.append(f"Offline RadRScore (by rules, not GPT-4o's):\n\n{offline_markdown(results.offline)}")
     if results.open_answers:
@@ -198,6 +240,9 @@ def _markdown(results: Results) -> str:
 
 def _parts(results: Results) -> tuple[list[Table], list[Plot]]:
     tables, plots = [scores.accuracy(results.accuracy)], [scores.accuracy_plot(results.accuracy)]
+    if results.radrscore:
+        tables.append(scores.radrscore(results.radrscore, results.judge, results.agreement))
+        plots.append(scores.radrscore_plot(results.radrscore, results.judge))
     if results.offline:
         tables.append(scores.offline(results.offline))
         plots.append(scores.offline_plot(results.offline))
@@ -216,20 +261,13 @@ def _write_page(
     out: Path,
     results: Results,
     notes: Sequence[str],
-    judged: Mapping[str, Sequence[Case]],
-    scored: Mapping[str, Sequence[Scored | None]],
-    models: Mapping[str, Rows],
+    answered: Mapping[str, Sequence[Case]],
+    shown: Sequence[Item],
 ) -> None:
-    album = Album(out)
-    shown = items(judged, scored, models, album)
     tables, plots = _parts(results)
-    if album.missing:
-        log.warning(
-            "%d images are not on the page, the first: %s", len(album.missing), album.missing[0].missing
-        )
-    sources = ", ".join(dict.fromkeys(case.sample.source for case in next(iter(judged.values()))))
+    sources = ", ".join(dict.fromkeys(case.sample.source for case in next(iter(answered.values()))))
     page = render(
-        f"Evaluation of {', '.join(judged)}",
+        f"Evaluation of {', '.join(answered)}",
         tables,
         plots,
         shown,

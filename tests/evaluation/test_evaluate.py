@@ -6,14 +6,11 @@ import re
 
 import pytest
 
-from chestx_jax.data import read_samples
 from chestx_jax.evaluation.evaluate import evaluate, evaluate_models, evaluate_released, read_models
-from chestx_jax.evaluation.judged_predictions import judged_predictions
 from chestx_jax.evaluation.offline_scores import score_offline
 from chestx_jax.evaluation.page.cases import items
 from chestx_jax.evaluation.page.pictures import Album
 from chestx_jax.evaluation.predictions import PredictionError
-from chestx_jax.evaluation.records import RecordError
 from tests.evaluation.samples import anomaly, binary, cases, draw, said
 
 SAID = (
@@ -121,20 +118,6 @@ def test_links_are_quoted(tmp_path):
     assert Album(tmp_path).picture(sample.image_paths[0]).link == "a%20%22b%22%20%23c.png"
 
 
-def test_judged_records_to_predictions(tmp_path):
-    record = {"id": "a", "model": "x/y", "task": "single", "correct": "no", "pred": "text\n"}
-    judged = tmp_path / "judged.jsonl.gz"
-    with gzip.open(judged, "wt") as file:
-        file.write(json.dumps(record) + "\n" + json.dumps(record | {"model": "z", "pred": ""}) + "\n")
-    files = judged_predictions(judged, tmp_path / "out")
-    assert {model: path.name for model, path in files.items()} == {"x/y": "x-y.jsonl", "z": "z.jsonl"}
-    assert json.loads(files["x/y"].read_text()) == {"id": "a", "prediction": "text\n"}
-    with gzip.open(judged, "at") as file:
-        file.write(json.dumps(record) + "\n")
-    with pytest.raises(RecordError, match="answers it twice"):
-        judged_predictions(judged, tmp_path / "out")
-
-
 def test_released_predictions(shared_data, tmp_path):
     with gzip.open(shared_data / "radrbench" / "released_predictions.jsonl.gz", "rt") as file:
         lines = [line for line in file if '"chexagent3b"' in line and "temporal" in line]
@@ -146,12 +129,3 @@ def test_released_predictions(shared_data, tmp_path):
     assert "66.7" in (tmp_path / "scores.md").read_text()
     page = (tmp_path / "report.html").read_text()
     assert "66.7" in page and "chexagent3b" in page and "<svg" in page
-
-
-def test_real_outputs(shared_data, tmp_path):
-    root = shared_data / "radrbench"
-    files = judged_predictions(root / "openi_judged.jsonl.gz", tmp_path)
-    wanted = [s for s in read_samples(root / "openi_samples.jsonl") if s.task == "multiple"][:10]
-    evaluate_models(wanted, read_models(list(files.values())), tmp_path / "out", cases=2)
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert all(sample.id in page for sample in wanted)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from chestx_jax.evaluation.radrscore import (
 )
 from chestx_jax.evaluation.records import RecordError
 from chestx_jax.llm import Client, Endpoint
-from tests.llm.server import Say, ScriptedServer
+from tests.llm.server import Say, ScriptedServer, first_of_each
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -152,16 +151,6 @@ SAMPLE = Sample(
 GOOD = "<think> I look at the heart. There is no edema. A rib is fractured. </think><answer> B </answer>"
 
 
-def scripted_judge(_: int, body: dict[str, Any]) -> Say:
-    """Finds one finding a line; the first of each list is recalled, correct, effective."""
-    properties = body["response_format"]["json_schema"]["schema"]["properties"]
-    if "key_conclusion" in properties:
-        steps = re.findall(r"^\d+\. (.*)$", body["messages"][-1]["content"], re.MULTILINE)
-        found = [{"observation": step, "status": "stated"} for step in steps]
-        return Say(json.dumps({"key_conclusion": found}))
-    return Say(json.dumps({n: p["enum"][0 if n == "1" else 1] for n, p in properties.items()}))
-
-
 def client(server: ScriptedServer, cache: Path) -> Client:
     return Client(Endpoint(server.url, "judge", timeout=5.0, max_retries=1, first_wait=0.01), cache)
 
@@ -173,7 +162,7 @@ def predictions(*texts: str) -> tuple[list[Sample], dict[str, dict[str, str]]]:
 
 def test_the_judge_makes_records_of_the_released_shape(tmp_path: Path, shared_data: Path) -> None:
     cases = judge_accuracy(*predictions(GOOD))
-    with ScriptedServer(scripted_judge).running() as server:
+    with ScriptedServer(first_of_each).running() as server:
         asked = client(server, tmp_path)
         assert estimate_judging(cases, asked).to_ask == 5 and not server.bodies
         (made,) = judge_cases(cases, "ours", asked)
@@ -192,7 +181,7 @@ def test_the_judge_makes_records_of_the_released_shape(tmp_path: Path, shared_da
 
 
 def test_gold_findings_are_asked_once_for_all_models_and_nothing_for_an_empty_answer(tmp_path: Path) -> None:
-    with ScriptedServer(scripted_judge).running() as server:
+    with ScriptedServer(first_of_each).running() as server:
         asked = client(server, tmp_path)
         judge_cases(judge_accuracy(*predictions(GOOD)), "one", asked)
         before = len(server.bodies)
@@ -209,7 +198,7 @@ def test_a_judge_that_fails_at_a_part_is_counted(tmp_path: Path) -> None:
             return Say('{"1": "perhaps"}')
         if "moves the reasoning forward" in text and "A third rib" in text:
             return Say("Error")
-        return scripted_judge(number, body)
+        return first_of_each(number, body)
 
     cases = judge_accuracy(
         *predictions(GOOD, GOOD.replace("A rib", "A second rib"), GOOD.replace("A rib", "A third rib"))

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from chestx_jax.data.embedded import build_small_bench
+from chestx_jax.data.jsonl import write_samples
 from chestx_jax.weights import load_pretrained
 from chestx_jax.weights.pretrained import flat_params
+from tests.evaluation.samples import binary, draw
+from tests.llm.server import ScriptedServer, first_of_each
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("build_bench", "sft", "predict", "evaluate", "export", "demo", "benchmark")
@@ -132,3 +135,25 @@ def test_predict_wants_a_file_or_a_question(tmp_path: Path) -> None:
 def test_evaluate_names_a_file_that_is_not_there(tmp_path: Path) -> None:
     code, output = run("evaluate", "--data=nowhere.jsonl", "--predictions=none.jsonl", f"--out={tmp_path}")
     assert code == 1 and "nowhere.jsonl" in output and "Traceback" not in output
+
+
+def test_evaluate_with_a_judge(tmp_path: Path) -> None:
+    """--dry_run sends nothing, the judge's calls are told, its judgments can be given back."""
+    sample = binary(1, root=tmp_path)
+    draw(sample)
+    data, predictions, out = tmp_path / "samples.jsonl", tmp_path / "m.jsonl", tmp_path / "out"
+    write_samples(data, [sample])
+    text = "<think> There is a left pleural effusion. </think><answer> A </answer>"
+    predictions.write_text(json.dumps({"id": sample.id, "prediction": text}) + "\n")
+    given = [f"--data={data}", f"--predictions={predictions}", f"--out={out}"]
+    with ScriptedServer(first_of_each).running() as server:
+        judge = [f"--llm_base_url={server.url}", "--llm_model=some-judge"]
+        code, output = run("evaluate", *given, *judge, "--dry_run")
+        assert code == 0 and "5 to ask" in output and not server.bodies, output
+        code, output = run("evaluate", *given, *judge)
+    assert code == 0 and "RadRScore, judged by some-judge" in output and "5 calls" in output, output
+    judged = f"--judged={out / 'judged.jsonl'}"
+    code, output = run("evaluate", f"--data={data}", judged, f"--out={tmp_path / 'again'}")
+    assert code == 0 and "RadRScore, judgments of judged.jsonl" in output, output
+    code, output = run("evaluate", *given, judged)
+    assert code != 0 and "give --predictions or --judged" in output

@@ -1,6 +1,7 @@
 """A real HTTP server with scripted answers, for tests of everything that asks a language model."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -104,3 +105,13 @@ def completion(say: Say) -> str:
             "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
         }
     )
+
+
+def first_of_each(_: int, body: dict[str, Any]) -> Say:
+    """A judge that finds one finding a line, of which the first is recalled, correct, effective."""
+    properties = body["response_format"]["json_schema"]["schema"]["properties"]
+    if "key_conclusion" in properties:
+        lines = re.findall(r"^\d+\. (.*)$", body["messages"][-1]["content"], re.MULTILINE)
+        found = [{"observation": line, "status": "stated"} for line in lines]
+        return Say(json.dumps({"key_conclusion": found}))
+    return Say(json.dumps({n: p["enum"][0 if n == "1" else 1] for n, p in properties.items()}))

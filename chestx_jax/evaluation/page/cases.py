@@ -8,11 +8,13 @@ from chestx_jax.data.chat import parse, predicted_option
 from chestx_jax.data.schema import LETTERS, Sample
 from chestx_jax.evaluation.accuracy import Case
 from chestx_jax.evaluation.calibration import probability
+from chestx_jax.evaluation.judging import Judged, Record
 from chestx_jax.evaluation.offline_scores import COMPONENTS, Scored
 from chestx_jax.evaluation.open_answers import score_case
 from chestx_jax.evaluation.page.evidence import gold_spans, gold_text, judged_spans
 from chestx_jax.evaluation.page.parts import Item, Span, Text
 from chestx_jax.evaluation.page.pictures import Album
+from chestx_jax.evaluation.radrscore import Judgment, Malformed, judgment
 
 Rows = Mapping[str, Mapping[str, Any]]
 """A predictions file: rows by sample id."""
@@ -23,9 +25,11 @@ def items(
     scored: Mapping[str, Sequence[Scored | None]],
     rows: Mapping[str, Rows],
     album: Album,
+    judged: Judged | None = None,
 ) -> list[Item]:
     """One item a sample, with a text a model. All models' cases are of the same samples in the same order."""
     found = []
+    records = judged.records if judged else {}
     for i, first in enumerate(next(iter(models.values()))):
         sample = first.sample
         own = {model: scored[model][i] for model in models}
@@ -38,7 +42,10 @@ def items(
                 pictures=[album.picture(path) for path in sample.image_paths],
                 references=_references(sample, own),
                 captions=("reference image", "new image") if _is_pair(sample) else (),
-                texts=[_text(m, models[m][i], own[m], rows[m].get(sample.id)) for m in models],
+                texts=[
+                    _text(m, models[m][i], own[m], rows[m].get(sample.id), records.get(m, {}).get(sample.id))
+                    for m in models
+                ],
             )
         )
     return found
@@ -72,8 +79,18 @@ def _references(sample: Sample, scored: Mapping[str, Scored | None]) -> list[Tex
     ]
 
 
-def _text(model: str, case: Case, scored: Scored | None, row: Mapping[str, Any] | None) -> Text:
+def _text(
+    model: str,
+    case: Case,
+    scored: Scored | None,
+    row: Mapping[str, Any] | None,
+    record: Record | None,
+) -> Text:
+    said = judgment(record) if record is not None else None
     numbers: dict[str, float] = {}
+    if isinstance(said, Judgment):
+        numbers["RadRScore"] = said.score
+        numbers |= {name: vars(said)[name] for name in COMPONENTS}
     if scored is not None:
         numbers["offline RadRScore"] = scored.result.score
         numbers |= {f"offline {name}": vars(scored.result)[name] for name in COMPONENTS}
@@ -89,6 +106,8 @@ def _text(model: str, case: Case, scored: Scored | None, row: Mapping[str, Any] 
     facts = (
         {} if case.rule in ("strict", "answer_only") else {"answer read by rule": case.rule.replace("_", " ")}
     )
+    if isinstance(said, Malformed):
+        facts["RadRScore"] = f"malformed: {'; '.join(said.problems)}"
     if row is None:
         facts["prediction"] = "missing"
     elif row.get("finished") is False:

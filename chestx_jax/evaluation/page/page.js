@@ -120,9 +120,9 @@
     const active = chosen >= first && chosen < last ? `row-${chosen}` : null;
     active ? list.setAttribute("aria-activedescendant", active) : list.removeAttribute("aria-activedescendant");
   }
-  function sign(right) {
+  function sign({ title, right }) {
     if (right === null) return "";
-    return make("span", { class: right ? "right" : "wrong", title: right ? "right" : "wrong" }, right ? "✓" : "✗");
+    return make("span", { class: right ? "right" : "wrong", title: `${title}: ${right ? "right" : "wrong"}` }, right ? "✓" : "✗");
   }
   function row(i) {
     const c = shown[i], value = score(c);
@@ -130,7 +130,7 @@
       class: "row", role: "option", id: `row-${i}`, "aria-selected": String(i === chosen),
       "aria-setsize": shown.length, "aria-posinset": i + 1, onclick: () => { choose(i); read(); },
     },
-    make("div", {}, make("span", { class: "id" }, make("bdi", {}, c.id)), make("span", { class: "signs" }, ...c.texts.slice(0, 8).map((t) => sign(t.right)))),
+    make("div", {}, make("span", { class: "id" }, make("bdi", {}, c.id)), make("span", { class: "signs" }, ...c.texts.slice(0, 8).map(sign))),
     make("div", {}, make("span", { class: "of" }, `${c.group} · ${c.answer}`),
       make("span", { class: "score", title: field.number.value }, isNaN(value) ? "" : value.toFixed(2))));
     node.style.top = `${i * ROW}px`;

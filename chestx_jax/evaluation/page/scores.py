@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from chestx_jax.evaluation.calibration import Calibration
 from chestx_jax.evaluation.comparison import Score
+from chestx_jax.evaluation.judging import Agreement
 from chestx_jax.evaluation.model_metrics import NOTE, ModelMetric
 from chestx_jax.evaluation.offline_scores import COMPONENTS, OfflineRow
 from chestx_jax.evaluation.open_answers import OpenScore
 from chestx_jax.evaluation.page.parts import Cell, Plot, Table
 from chestx_jax.evaluation.page.plots import Point, Series, calibration, dots
+from chestx_jax.evaluation.radrscore import RadRScore
 from chestx_jax.evaluation.text_metrics import TextScore
 
 OFFLINE_NOTE = (
@@ -49,11 +51,41 @@ def accuracy(rows: Sequence[Score]) -> Table:
     return Table("Accuracy", (*columns, "", "No answer read"), cells, note, names=2)
 
 
-def offline(rows: Sequence[OfflineRow]) -> Table:
-    def cell(row: OfflineRow, name: str) -> str:
-        low, high = row.intervals[name]
-        return f"{vars(row)[name]:.3f} [{low:.3f}, {high:.3f}]"
+def _interval(row: OfflineRow | RadRScore, name: str) -> str:
+    low, high = row.intervals[name]
+    return f"{vars(row)[name]:.3f} [{low:.3f}, {high:.3f}]"
 
+
+def radrscore(rows: Sequence[RadRScore], judge: str, agreement: Sequence[Agreement]) -> Table:
+    """The RadRScore of the paper, as the judge gave it."""
+    told = " ".join(one.sentence() for one in agreement)
+    return Table(
+        f"RadRScore, {judge}",
+        (
+            "Task",
+            "Model",
+            "Judged",
+            *(name.capitalize() for name in COMPONENTS),
+            "RadRScore",
+            "Malformed judgments",
+        ),
+        [
+            [
+                row.task,
+                row.model,
+                str(row.n),
+                *(_interval(row, name) for name in (*COMPONENTS, "score")),
+                Cell(str(row.invalid), "" if row.invalid else "quiet"),
+            ]
+            for row in rows
+        ],
+        f"Malformed judgments are left out of the means. Brackets: 95 % bootstrap interval. {told}".strip(),
+        names=2,
+    )
+
+
+def offline(rows: Sequence[OfflineRow]) -> Table:
+    """The RadRScore by rules."""
     return Table(
         "Offline RadRScore",
         (
@@ -69,7 +101,7 @@ def offline(rows: Sequence[OfflineRow]) -> Table:
                 row.task,
                 row.model,
                 str(row.count),
-                *(cell(row, name) for name in (*COMPONENTS, "score")),
+                *(_interval(row, name) for name in (*COMPONENTS, "score")),
                 Cell(str(row.silent), "" if row.silent else "quiet"),
             ]
             for row in rows
@@ -200,17 +232,26 @@ def accuracy_plot(rows: Sequence[Score]) -> Plot:
     return dots("Accuracy against shortcuts", tasks, series, "accuracy, with 95 % interval", caption)
 
 
+def radrscore_plot(rows: Sequence[RadRScore], judge: str) -> Plot:
+    """The parts of the judge's RadRScore."""
+    return _parts_plot("Parts of the RadRScore", rows, "RadRScore", f"{judge[0].upper()}{judge[1:]}.")
+
+
 def offline_plot(rows: Sequence[OfflineRow]) -> Plot:
-    """The parts of the offline RadRScore by task, or of all tasks where there are several."""
+    """The parts of the offline RadRScore."""
+    return _parts_plot("Parts of the offline RadRScore", rows, "offline RadRScore", "By rules.")
+
+
+def _parts_plot(title: str, rows: Sequence[OfflineRow] | Sequence[RadRScore], name: str, by: str) -> Plot:
+    """By model, over all tasks where there are several."""
     shown = [row for row in rows if row.task == "all"] or list(rows)
-    names = (*COMPONENTS, "score")
+    parts = (*COMPONENTS, "score")
     series = [
-        Series(row.model, [Point(vars(row)[name], *row.intervals[name]) for name in names]) for row in shown
+        Series(row.model, [Point(vars(row)[part], *row.intervals[part]) for part in parts]) for row in shown
     ]
-    labels = [*COMPONENTS, "offline RadRScore"]
-    task = "all tasks" if shown[0].task == "all" else shown[0].task
-    caption = f"Mean over {task}. Each part alone can be gamed: read them together."
-    return dots("Parts of the offline RadRScore", labels, series, "mean, with 95 % interval", caption)
+    tasks = "all tasks" if shown[0].task == "all" else shown[0].task
+    caption = f"{by} Mean over {tasks}. Each part alone can be gamed: read them together."
+    return dots(title, [*COMPONENTS, name], series, "mean, with 95 % interval", caption)
 
 
 def calibration_plot(rows: Sequence[Calibration]) -> Plot:
