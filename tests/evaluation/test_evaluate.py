@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -93,6 +94,14 @@ def test_sentences_and_evidence_of_a_case(samples, tmp_path):
     assert text.numbers["offline RadRScore"] == pytest.approx(
         sum(text.numbers[f"offline {name}"] for name in ("factuality", "completeness", "effectiveness")) / 3
     )
+
+
+def test_gold_beside_the_topic_can_be_recalled_but_not_missed(samples, tmp_path):
+    sample = replace(samples[0], reason_steps=("There is edema.", "No pneumothorax.", "No rib fracture."))
+    prediction = "<think> No pneumothorax. </think><answer> A </answer>"
+    models = {"m": cases((sample, prediction))}
+    (item,) = items(models, score_offline(models), {"m": {}}, Album(tmp_path))
+    assert [span.verdict for span in item.references[0].spans] == ["missed", "recalled", ""]
 
 
 def test_a_pair_of_images_is_captioned(samples, tmp_path):

@@ -78,33 +78,43 @@ def gold_text(sample: Sample) -> str:
 
 def gold_spans(sample: Sample, by_model: Mapping[str, Scored | None]) -> list[Span]:
     """A span a sentence of the gold reasoning: recalled where every model states all its claims, missed where
-    none states any. Without a score: no verdict."""
+    none states any. Claims beside the topic cannot be missed. Without a score, or anything to recall: no verdict."""
     reading = read_steps(sample.reason_steps)
-    credits = {
-        model: {_key(one.finding): one.credit for one in scored.result.evidence.gold}
-        for model, scored in by_model.items()
-        if scored is not None
-    }
+    scores = {model: scored for model, scored in by_model.items() if scored is not None}
+    stated = {model: _stated(scored) for model, scored in scores.items()}
+    asked = {_key(one.finding) for scored in scores.values() for one in scored.result.evidence.gold}
     said: dict[int, dict[Key, Finding]] = {}
     for mention in reading.mentions:
         if mention.key in reading.claims:
             said.setdefault(mention.sentence, {}).setdefault(mention.key, mention.finding)
     return [
-        _recalled(sentence.start, sentence.end, said.get(i, {}), credits)
+        _recalled(sentence.start, sentence.end, said.get(i, {}), asked, stated)
         for i, sentence in enumerate(reading.sentences)
     ]
 
 
+def _stated(scored: Scored) -> set[Key]:
+    """The gold claims that a prediction recalls, and its own."""
+    evidence = scored.result.evidence
+    recalled = {_key(one.finding) for one in evidence.gold if one.credit > 0}
+    return recalled | {_key(claim.finding) for claim in evidence.claims}
+
+
 def _recalled(
-    start: int, end: int, claims: Mapping[Key, Finding], credits: Mapping[str, Mapping[Key, float]]
+    start: int,
+    end: int,
+    claims: Mapping[Key, Finding],
+    asked: set[Key],
+    stated: Mapping[str, set[Key]],
 ) -> Span:
-    if not claims or not credits:
-        return Span(start, end)
     marks, lines = [], []
     for key, finding in claims.items():
-        stated = [model for model, credit in credits.items() if credit.get(key, 0) > 0]
-        marks += [model in stated for model in credits]
-        lines.append(Evidence(f"{name(finding)}: {_who(stated, list(credits))}"))
+        models = [model for model, keys in stated.items() if key in keys]
+        if key in asked or models:
+            marks += [model in models for model in stated]
+            lines.append(Evidence(f"{name(finding)}: {_who(models, list(stated))}"))
+    if not marks:
+        return Span(start, end)
     verdict = "recalled" if all(marks) else "in part" if any(marks) else "missed"
     return Span(start, end, verdict, lines)
 
