@@ -58,6 +58,14 @@ def optimizer(**changes) -> ConfigDict:
     )
 
 
+def keep_best(**changes) -> ConfigDict:
+    """Which checkpoint is kept besides the newest: of those that were evaluated, the best by `metric`."""
+    return _with(
+        dict(metric="", direction="min"),  # a name in metrics.jsonl, as eval/loss; "" = none. min, max
+        changes,
+    )
+
+
 def mesh(**changes) -> ConfigDict:
     """Mesh axes; -1 takes the devices that are left."""
     return _with(dict(replica=1, fsdp=-1, tensor=1), changes)

@@ -73,6 +73,7 @@ def get_config(variant: str) -> ConfigDict:
             table_every=10,  # steps between pages of completions
             table_prompts=8,  # groups on such a page
             keep=2,  # checkpoints
+            keep_best=common.keep_best(),
         )
     )
     {"tiny": _tiny, "openi": _openi, "qwen2_vl_2b": _paper, "qwen2_vl_7b": _paper}[variant](config)

@@ -40,6 +40,7 @@ def get_config(variant: str) -> ConfigDict:
             save_every=100,
             eval_every=100,
             keep=2,  # checkpoints
+            keep_best=common.keep_best(),
         )
     )
     config.model.lora.update(rank=16, alpha=32.0)

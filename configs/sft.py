@@ -36,6 +36,7 @@ def get_config(variant: str) -> ConfigDict:
             save_every=100,
             eval_every=100,
             keep=2,  # checkpoints
+            keep_best=common.keep_best(),
         )
     )
     {"tiny": _tiny, "openi": _openi, "qwen2_vl_2b": _paper, "qwen2_vl_7b": _paper}[variant](config)

@@ -38,12 +38,13 @@ class Hooks:
 
     Attributes:
       train_step: (state, batch) -> (state, metrics); dispatches device work and returns without waiting.
-      save: (step, state, data_state) -> None; `step` counts finished updates.
+      save: (step, state, data_state, evaluated) -> None; `step` counts finished updates, `evaluated` is what this
+        state was just found to score (`eval/name` -> value), or empty.
       evaluate: (step, state) -> scalars, under the name "eval".
     """
 
     train_step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]]
-    save: Callable[[int, TrainState, dict[str, Any]], None]
+    save: Callable[[int, TrainState, dict[str, Any], Mapping[str, float]], None]
     evaluate: Callable[[int, TrainState], Mapping[str, float]]
 
 
@@ -110,7 +111,7 @@ def train(
                 if step > start + 1 and jax.process_count() == 1:
                     if pending is not None:
                         _report(pending, writer, progress)
-                    hooks.save(step - 1, state, batches.get_state())
+                    hooks.save(step - 1, state, batches.get_state(), {})
                     log.warning("step %d is saved; mend the input and run the same line to resume", step - 1)
                 raise
             data_wait = time.monotonic() - began
@@ -122,10 +123,12 @@ def train(
             if due or step % eval_every == 0:
                 _report(pending, writer, progress)
                 pending = None
+            evaluated = {}
             if step % eval_every == 0 or step == steps:
-                writer.write(step, "eval", hooks.evaluate(step, state))
+                evaluated = {f"eval/{name}": value for name, value in hooks.evaluate(step, state).items()}
+                writer.write(step, evaluated)
             if due:
-                hooks.save(step, state, batches.get_state())
+                hooks.save(step, state, batches.get_state(), evaluated)
             if sigterm.raised:
                 raise Preempted(
                     f"stopped by SIGTERM after step {step}, which is saved; run the same line to resume"
@@ -141,7 +144,8 @@ def _report(pending: _Pending, writer: MetricWriter, progress: Progress) -> None
             f"step {pending.step}: {', '.join(f'{name} is {scalars[name]}' for name in bad)}; the batch held samples "
             f"{', '.join(pending.ids)}. Nothing after the last checkpoint was saved"
         )
-    writer.write(pending.step, "train", {**scalars, "data_wait_seconds": pending.data_wait})
+    scalars["data_wait_seconds"] = pending.data_wait
+    writer.write(pending.step, {f"train/{name}": value for name, value in scalars.items()})
     progress.update(pending.step, scalars["loss"], scalars["tokens"])
     if pending.data_wait > 1.0 and pending.step > 2:
         log.warning("step %d waited %.1f s for data", pending.step, pending.data_wait)

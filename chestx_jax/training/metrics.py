@@ -21,11 +21,11 @@ class MetricWriter:
         # purge_step hides what a killed run wrote beyond the checkpoint that this run starts from.
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
 
-    def write(self, step: int, prefix: str, scalars: Mapping[str, float]) -> None:
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One row, `{"step": .., "prefix/name": ..}`, unless there is nothing to say."""
         if not scalars:
             return
-        named = {f"{prefix}/{name}": float(value) for name, value in scalars.items()}
+        named = {name: float(value) for name, value in scalars.items()}
         self._file.write(json.dumps({"step": step, **named}) + "\n")
         self._file.flush()
         for name, value in named.items():

@@ -28,7 +28,7 @@ from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.losses import TokenSums
 from chestx_jax.training.metrics import MetricWriter
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
-from chestx_jax.training.resume import Saver, identity
+from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import (
     TrainingError,
@@ -40,7 +40,7 @@ from chestx_jax.training.state import (
 )
 from chestx_jax.training.step import Arrays, make_step
 from chestx_jax.training.workdir import describe_run
-from chestx_jax.weights import MODEL, Adapter, Checkpoints, write_model_files
+from chestx_jax.weights import MODEL, Adapter, write_model_files
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         process_count=jax.process_count(),
         read_threads=config.data.read_threads,
     )
-    with jax.set_mesh(mesh), Checkpoints(workdir, keep=config.keep) as checkpoints:
+    with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
         add_step_head(model)
         place(model, mesh)
@@ -175,7 +175,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
         del model
         tx = make_optimizer(config.optimizer, config.steps)
         state = init_state(params, tx, _learns(config), mesh)
-        saver = Saver(checkpoints, identity(config))
         state, start = saver.resume(state, batches)
         step = make_step(
             partial(step_sums, graphdef),

@@ -21,12 +21,12 @@ from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.losses import TokenSums, chunked_cross_entropy
 from chestx_jax.training.metrics import MetricWriter
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
-from chestx_jax.training.resume import Saver, identity
+from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
 from chestx_jax.training.step import Arrays, TrainStep, make_step
 from chestx_jax.training.workdir import describe_run
-from chestx_jax.weights import MODEL, Adapter, Checkpoints, write_model_files
+from chestx_jax.weights import MODEL, Adapter, write_model_files
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         process_count=jax.process_count(),
         read_threads=config.data.read_threads,
     )
-    with jax.set_mesh(mesh), Checkpoints(workdir, keep=config.keep) as checkpoints:
+    with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
         lora = config.model.lora
         write_model_files(
@@ -130,7 +130,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
         tx = make_optimizer(config.optimizer, config.steps)
         learns = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
         state = init_state(params, tx, learns, mesh)
-        saver = Saver(checkpoints, identity(config))
         state, start = saver.resume(state, batches)
         step = make_train_step(
             graphdef,

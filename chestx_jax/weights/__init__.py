@@ -1,17 +1,11 @@
 """Weights in and out: Hugging Face directories and training checkpoints."""
 
-from chestx_jax.weights.checkpoints import (
-    MODEL,
-    CheckpointError,
-    Checkpoints,
-    Restored,
-    companions,
-    find_step,
-    restore_params,
-)
+from chestx_jax.weights.checkpoints import Checkpoints, Restored
 from chestx_jax.weights.export import save_pretrained
 from chestx_jax.weights.model_files import Adapter, WeightsError, read_config, write_model_files
 from chestx_jax.weights.pretrained import load_pretrained
+from chestx_jax.weights.step_directories import MODEL, CheckpointError, companions, find_step
+from chestx_jax.weights.stored_arrays import restore_params
 
 __all__ = [
     "MODEL",

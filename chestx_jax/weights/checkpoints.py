@@ -3,8 +3,9 @@
 Layout of a run's directory:
 
     workdir/model/               config.json, tokenizer, processor and generation files; adapter.json for LoRA
-    workdir/checkpoints/<step>/  params (an Orbax tree), train (the rest of the state: optimizer, step), and
-                                 data_state and meta as JSON in _CHECKPOINT_METADATA
+    workdir/checkpoints/<step>/  params (an Orbax tree), train (the rest of the state: optimizer, step),
+                                 data_state, meta and scores as JSON in _CHECKPOINT_METADATA, and the
+                                 checksums of all files in files.json (`step_directories`)
 
 `params` holds every parameter, frozen ones and adapters too, so one step directory and `model` are the whole
 model: `load_pretrained` takes a workdir (newest step), its `checkpoints`, or one step directory.
@@ -14,7 +15,9 @@ Directories of saves that never finished are ignored.
 import functools
 import json
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,19 +28,22 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from chestx_jax.weights.model_files import differences
+from chestx_jax.weights.step_directories import (
+    CHECKPOINTS,
+    PARAMS,
+    CheckpointError,
+    damage,
+    finished_steps,
+    read_metadata,
+    set_aside,
+    set_unfinished_aside,
+    write_manifest,
+)
+from chestx_jax.weights.stored_arrays import TRAIN, PyTree, check_arrays, parts
 
-CHECKPOINTS, MODEL = "checkpoints", "model"
-_METADATA = "_CHECKPOINT_METADATA"
-_TEMPORARY = ".orbax-checkpoint-tmp"
-_PARAMS, _TRAIN = "params", "train"
+_NO_STEP, _NONE_SOUND = -1, -2  # instead of a step, when processes tell each other
 
-PyTree = Any
 log = logging.getLogger(__name__)
-
-
-class CheckpointError(Exception):
-    """A checkpoint that is missing, unfinished, or of another model or run; the message names what
-    differs."""
 
 
 @dataclass(frozen=True)
@@ -59,29 +65,42 @@ class Checkpoints:
     Args:
       workdir: the run's directory; checkpoints lie in its `checkpoints`.
       keep: how many of the newest to keep.
+      best: name of a score; the checkpoint with the smallest is kept too. "" for none.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
+    def __init__(self, workdir: epath.PathLike, *, keep: int, best: str = "") -> None:
         self.directory = epath.Path(workdir).absolute() / CHECKPOINTS
-        _set_unfinished_aside(self.directory)
-        self._saved: set[int] = set(finished_steps(self.directory))
-        self._pending: Any = None
-        self._keep = keep
+        if jax.process_index() == 0:
+            set_unfinished_aside(self.directory)
+        _meet(f"unfinished checkpoints of {self.directory} are set aside")
+        saved = {step: read_metadata(self.directory / str(step)) for step in self.steps()}
+        self._preserve = _Preserve(keep, {})
+        self._best = best
+        for step, metadata in saved.items():
+            self._note_score(step, metadata.get("scores", {}))
+        self._saved = set(saved)
+        self._pending: Future[None] | None = None
 
     @functools.cached_property
     def _checkpointer(self) -> Any:
         """Made by the first save: it starts background threads, which a program that stops before has no use
         for and would leave in the middle of their work."""
-        return ocp.training.Checkpointer(
-            self.directory,
-            preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
-        )
+        return ocp.training.Checkpointer(self.directory, preservation_policy=self._preserve)
+
+    @functools.cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
 
     def save(
-        self, step: int, state: Mapping[str, PyTree], data_state: Mapping[str, Any], meta: Mapping[str, Any]
+        self,
+        step: int,
+        state: Mapping[str, PyTree],
+        data_state: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        scores: Mapping[str, float] | None = None,
     ) -> None:
         """Start writing a checkpoint; returns when the arrays are copied off the devices, so they may be
-        donated.
+        donated. Checksums follow in the background, once the checkpoint is whole.
 
         Args:
           step: number of finished updates.
@@ -89,6 +108,7 @@ class Checkpoints:
             arrays.
           data_state: this process's data iterator state, JSON.
           meta: what tells this run from another, JSON; the same on every process.
+          scores: how good the state is, by name, the smaller the better; the same on every process.
 
         Raises:
           CheckpointError: when the step is there already, or `state` has no "params". Errors of an earlier
@@ -96,22 +116,37 @@ class Checkpoints:
         """
         if step in self._saved:
             raise CheckpointError(f"{self.directory / str(step)} exists already")
-        if _PARAMS not in state:
+        if PARAMS not in state:
             raise CheckpointError(f"a state to save needs the key 'params'; has {sorted(state)}")
         self.wait()
-        self._pending = self._checkpointer.save_checkpointables_async(
+        self._note_score(step, scores or {})
+        writing = self._checkpointer.save_checkpointables_async(
             step,
-            _parts(state),
+            parts(state),
             force=True,
-            custom_metadata={"data_state": _of_all_processes(data_state), "meta": dict(meta)},
+            custom_metadata={
+                "data_state": _of_all_processes(data_state),
+                "meta": dict(meta),
+                "scores": {name: value for name, value in (scores or {}).items() if math.isfinite(value)},
+            },
         )
+        self._pending = self._thread.submit(self._finish, writing, self.directory / str(step))
         self._saved.add(step)
+
+    def _finish(self, writing: Any, path: epath.Path) -> None:
+        writing.result()
+        if jax.process_index() == 0:
+            write_manifest(path)
+
+    def _note_score(self, step: int, scores: Mapping[str, float]) -> None:
+        if math.isfinite(score := scores.get(self._best, math.inf)):
+            self._preserve.scores[step] = score
 
     def wait(self) -> None:
         """Return when the last save is on disk; raises the error that it ended with."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def steps(self) -> tuple[int, ...]:
         """The steps of all finished checkpoints, ascending."""
@@ -120,6 +155,36 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The newest finished checkpoint's step, or None."""
         return max(self.steps(), default=None)
+
+    def sound_step(self) -> int | None:
+        """The newest finished checkpoint whose files are all as they were written, or None where there are no
+        checkpoints. Every file of it is read. Damaged newer ones are moved out of the way (9 becomes damaged-9).
+
+        Raises:
+          CheckpointError: when there are checkpoints, and all are damaged; they stay where they are.
+        """
+        sound = self._look_for_sound_step() if jax.process_index() == 0 else 0
+        if jax.process_count() > 1:
+            sound = int(multihost_utils.broadcast_one_to_all(np.int32(sound)))
+        if sound == _NONE_SOUND:
+            raise CheckpointError(
+                f"{self.directory}: every checkpoint is damaged; move the directory away to start the run again"
+            )
+        self._saved = {step for step in self._saved if step <= sound}
+        self._preserve.keep_scores(self._saved)
+        return None if sound == _NO_STEP else sound
+
+    def _look_for_sound_step(self) -> int:
+        damaged = []
+        for step in reversed(self.steps()):
+            path = self.directory / str(step)
+            if (found := damage(path)) is None:
+                for bad in damaged:
+                    log.warning("%s becomes %s; going on from %s", bad, set_aside(bad, "damaged").name, path)
+                return step
+            log.warning("%s", found)
+            damaged.append(path)
+        return _NONE_SOUND if damaged else _NO_STEP
 
     def restore(
         self, step: int, abstract_state: Mapping[str, PyTree], meta: Mapping[str, Any] | None = None
@@ -137,11 +202,11 @@ class Checkpoints:
             saved by another number of processes.
         """
         path = self.directory / str(step)
-        saved = _read_metadata(path)
+        saved = read_metadata(path)
         if meta is not None and (differing := differences(saved["meta"], _as_json(meta))):
             raise CheckpointError(f"{path} is of another run:\n  " + "\n  ".join(differing))
-        wanted = _parts(abstract_state)
-        _check_arrays(path, wanted, dtypes=True)
+        wanted = parts(abstract_state)
+        check_arrays(path, wanted, dtypes=True)
         data_states = saved["data_state"]
         if len(data_states) != jax.process_count():
             raise CheckpointError(
@@ -150,7 +215,7 @@ class Checkpoints:
             )
         loaded = ocp.load_checkpointables(path, wanted)
         return Restored(
-            state={_PARAMS: loaded[_PARAMS], **loaded.get(_TRAIN, {})},
+            state={PARAMS: loaded[PARAMS], **loaded.get(TRAIN, {})},
             data_state=data_states[jax.process_index()],
             meta=saved["meta"],
         )
@@ -160,6 +225,8 @@ class Checkpoints:
         self.wait()
         if "_checkpointer" in vars(self):
             self._checkpointer.close()
+        if "_thread" in vars(self):
+            self._thread.shutdown()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -168,125 +235,28 @@ class Checkpoints:
         self.close()
 
 
-def restore_params(step_directory: epath.PathLike, abstract_params: PyTree) -> PyTree:
-    """Only the parameters of a checkpoint: no optimizer, no data state. A dtype that differs is converted.
+@dataclass
+class _Preserve:
+    """Orbax's question which checkpoints stay: the newest `keep`, and the one with the smallest score."""
 
-    Raises:
-      CheckpointError: when the checkpoint is unfinished, or its parameters differ in name or shape.
-    """
-    path = epath.Path(step_directory)
-    _read_metadata(path)
-    _check_arrays(path, {_PARAMS: abstract_params}, dtypes=False)
-    return ocp.load_checkpointables(path, {_PARAMS: abstract_params})[_PARAMS]
+    keep: int
+    scores: dict[int, float]
 
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = set(sorted(steps)[-self.keep :])
+        scored = [step for step in steps if step in self.scores]
+        if scored:
+            kept.add(min(scored, key=lambda step: (self.scores[step], -step)))
+        return [step in kept for step in steps]
 
-def saved_params(step_directory: epath.PathLike) -> dict[str, jax.ShapeDtypeStruct]:
-    """Dotted path -> shape and dtype of every parameter in a checkpoint, read from its metadata."""
-    path = epath.Path(step_directory)
-    _read_metadata(path)
-    return _flat(ocp.checkpointables_metadata(path).metadata[_PARAMS])
-
-
-def find_step(directory: epath.PathLike) -> epath.Path | None:
-    """The step directory that `directory` means: itself, or the newest in it or in its `checkpoints`.
-
-    None when `directory` is nothing of ours.
-
-    Raises:
-      CheckpointError: when it is a run's directory, but no checkpoint in it is finished.
-    """
-    path = epath.Path(directory).absolute()  # Orbax takes no other, and a run is found by a step's parents
-    if (path / _METADATA).exists():
-        return path
-    for root in (path / CHECKPOINTS, path):
-        if steps := finished_steps(root):
-            return root / str(steps[-1])
-    if (path / CHECKPOINTS).is_dir():
-        raise CheckpointError(f"{path / CHECKPOINTS} holds no finished checkpoint")
-    return None
+    def keep_scores(self, steps: set[int]) -> None:
+        self.scores = {step: score for step, score in self.scores.items() if step in steps}
 
 
-def companions(directory: epath.PathLike) -> epath.Path:
-    """Where a model's config, tokenizer and processor files are: in its Hugging Face directory, or in the
-    `model` directory of the run that its checkpoint belongs to."""
-    step = find_step(directory)
-    return epath.Path(directory) if step is None else step.parent.parent / MODEL
-
-
-def finished_steps(root: epath.PathLike) -> tuple[int, ...]:
-    """Steps under `root` whose save was completed, ascending."""
-    root = epath.Path(root)
-    if not root.is_dir():
-        return ()
-    return tuple(sorted(int(p.name) for p in root.iterdir() if p.name.isdecimal() and _is_finished(p)))
-
-
-def _set_unfinished_aside(root: epath.Path) -> None:
-    """Orbax would count them among those to keep, and refuse to save a step of the same number. What a killed
-    save left under a temporary name is removed."""
-    if jax.process_index() == 0 and root.is_dir():
-        for path in list(root.iterdir()):
-            if _TEMPORARY in path.name:
-                path.rmtree()
-            elif path.name.isdecimal() and not _is_finished(path):
-                aside = root / f"unfinished-{path.name}"
-                log.warning("%s is no finished checkpoint; it becomes %s", path, aside.name)
-                if aside.exists():
-                    aside.rmtree()
-                path.rename(aside)
+def _meet(where: str) -> None:
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"unfinished checkpoints of {root} are set aside")
-
-
-def _is_finished(path: epath.Path) -> bool:
-    try:
-        _read_metadata(path)
-    except CheckpointError:
-        return False
-    return True
-
-
-def _read_metadata(path: epath.Path) -> dict[str, Any]:
-    try:
-        content = json.loads((path / _METADATA).read_text())
-        whole = (
-            content["commit_timestamp_nsecs"] and ocp.is_orbax_checkpoint(path) and (path / _PARAMS).is_dir()
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is no finished checkpoint: {error}") from error
-    if not whole:
-        raise CheckpointError(f"{path} is no finished checkpoint")
-    return content["custom_metadata"]
-
-
-def _check_arrays(path: epath.Path, wanted: Mapping[str, PyTree], *, dtypes: bool) -> None:
-    saved = ocp.checkpointables_metadata(path).metadata
-    lines: list[str] = []
-    for part, tree in wanted.items():
-        found, expected = (
-            {name: _describe(leaf, dtypes) for name, leaf in _flat(half).items()}
-            for half in (saved.get(part, {}), tree)
-        )
-        lines += differences(found, expected, "" if part == _TRAIN else f"{part}.")
-    if lines:
-        raise CheckpointError(f"{path} does not fit this model or optimizer:\n  " + "\n  ".join(lines))
-
-
-def _parts(state: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """What Orbax stores apart, so that the parameters can be read alone; it refuses to store nothing."""
-    rest = {key: value for key, value in state.items() if key != _PARAMS}
-    return {_PARAMS: state[_PARAMS], **({_TRAIN: rest} if rest else {})}
-
-
-def _describe(leaf: Any, dtypes: bool) -> str:
-    shape = f"{tuple(np.shape(leaf) if not hasattr(leaf, 'shape') else leaf.shape)}"
-    return f"{np.dtype(leaf.dtype).name} {shape}" if dtypes and hasattr(leaf, "dtype") else shape
-
-
-def _flat(tree: PyTree) -> dict[str, Any]:
-    """Dotted name -> leaf; named tuples, lists and dicts name their parts alike in memory and in metadata."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+        multihost_utils.sync_global_devices(where)
 
 
 def _as_json(value: Any) -> Any:

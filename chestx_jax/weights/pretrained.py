@@ -20,9 +20,10 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from chestx_jax.models.lora import add_lora, merge_lora
 from chestx_jax.models.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from chestx_jax.parallel import shardings
-from chestx_jax.weights import checkpoints
 from chestx_jax.weights.model_files import Adapter, WeightsError, read_adapter, read_config
 from chestx_jax.weights.safetensors_file import TensorInfo, mapped, read_header
+from chestx_jax.weights.step_directories import companions, find_step
+from chestx_jax.weights.stored_arrays import restore_params, saved_params
 from chestx_jax.weights.table import Shape, Slot, check_keys, expected_keys, file_key, from_file, keys_of
 
 SINGLE = "model.safetensors"
@@ -75,11 +76,11 @@ def load_pretrained(
       CheckpointError: for a checkpoint that is unfinished or does not fit its own config.
       MeshError: for parameters that the sharding rules do not place.
     """
-    step_directory = checkpoints.find_step(directory)
+    step_directory = find_step(directory)
     if step_directory is not None:
-        model_directory = Path(checkpoints.companions(step_directory))
+        model_directory = Path(companions(step_directory))
         config, content = read_config(model_directory)
-        infos = checkpoints.saved_params(step_directory)
+        infos = saved_params(step_directory)
         dtype = _one_dtype({path: info.dtype for path, info in infos.items()}, step_directory, dtype)
         adapter = read_adapter(model_directory)
         abstract = _abstract_model(config, dtype, compute_dtype, remat, adapter, extend)
@@ -204,7 +205,7 @@ def _fill_from_checkpoint(abstract: Qwen2VL, step_directory: Any, mesh: Mesh | N
     }
     nested = traverse_util.unflatten_dict({tuple(path.split(".")): leaf for path, leaf in wanted.items()})
     graphdef, _ = nnx.split(abstract)
-    return nnx.merge(graphdef, nnx.State(checkpoints.restore_params(step_directory, nested)))
+    return nnx.merge(graphdef, nnx.State(restore_params(step_directory, nested)))
 
 
 def _fill_from_tensors(

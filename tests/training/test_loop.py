@@ -43,7 +43,7 @@ def saved_by(tmp_path: Path, *, start: int, broken: int, nan_at: int = 0) -> lis
 
     hooks = Hooks(
         train_step=step,
-        save=lambda step, state, data: saves.append((step, state, data["next_step"])),
+        save=lambda step, state, data, evaluated: saves.append((step, state, data["next_step"])),
         evaluate=lambda step, state: {},
     )
     batches, writer = Batches(broken), MetricWriter(tmp_path, start)
@@ -71,6 +71,6 @@ def test_a_broken_batch_behind_a_loss_that_is_not_finite_saves_nothing(tmp_path:
 def test_without_validation_samples_no_figure_is_written(tmp_path: Path) -> None:
     """A mean over nothing would be a NaN, which is no JSON."""
     writer = MetricWriter(tmp_path, 0)
-    writer.write(1, "eval", make_evaluate(None, None, [], 8)(1, None))
+    writer.write(1, make_evaluate(None, None, [], 8)(1, None))
     writer.close()
     assert (tmp_path / "metrics.jsonl").read_text() == ""

@@ -17,8 +17,7 @@ from chestx_jax.data.pipeline import PipelineError
 from chestx_jax.training import sft
 from chestx_jax.training.loop import Preempted
 from chestx_jax.training.state import TrainingError
-from chestx_jax.weights import Checkpoints, load_pretrained
-from chestx_jax.weights.checkpoints import CheckpointError
+from chestx_jax.weights import CheckpointError, Checkpoints, load_pretrained
 from chestx_jax.weights.pretrained import flat_params
 
 
@@ -172,6 +171,33 @@ def test_a_changed_recipe_does_not_resume_another_run(recipe: ConfigDict, unbrok
     recipe.optimizer.peak = 0.5
     with pytest.raises(CheckpointError, match=r"optimizer\.peak: 0\.002 there, 0\.5 here"):
         sft.run(recipe, unbroken)
+
+
+def test_the_checkpoint_with_the_best_evaluation_is_kept(recipe: ConfigDict, tmp_path: Path) -> None:
+    recipe.update(keep=1, save_every=1, eval_every=1)
+    recipe.keep_best.update(metric="eval/token_accuracy", direction="max")
+    recipe.optimizer.update(peak=0.3, warmup=0.0)  # far too much: it only gets worse
+    sft.run(recipe, tmp_path)
+    found = {row["step"]: row["eval/token_accuracy"] for row in metrics(tmp_path) if "eval/loss" in row}
+    best = max(found, key=lambda step: (found[step], step))
+    assert Checkpoints(tmp_path, keep=9).steps() == tuple(sorted({best, 4}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"direction": "up"}, "direction is 'up'"),
+        ({"metric": "eval/auroc"}, "is 'eval/auroc'; an evaluation of this run gives eval/loss"),
+        ({"metric": "eval/loss"}, "eval_every=4 must be a multiple of save_every=3"),
+    ],
+)
+def test_a_best_that_nobody_could_find_is_refused(
+    recipe: ConfigDict, tmp_path: Path, fields: dict[str, str], message: str
+) -> None:
+    recipe.keep_best.update(fields)
+    recipe.save_every = 3 if "multiple" in message else 4
+    with pytest.raises(TrainingError, match=message):
+        sft.run(recipe, tmp_path)
 
 
 def test_a_missing_file_is_named_before_anything_is_built(recipe: ConfigDict, tmp_path: Path) -> None:

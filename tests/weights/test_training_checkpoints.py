@@ -30,6 +30,7 @@ from chestx_jax.weights import (
     write_model_files,
 )
 from chestx_jax.weights.pretrained import flat_params
+from chestx_jax.weights.step_directories import finished_steps
 from tests.weights.tiny import TIED, random_model, random_tensors, write_hf
 
 META = {"model": "tiny", "seed": 3, "data": {"batch_size": 4}}
@@ -243,6 +244,89 @@ def test_an_unfinished_newest_does_not_push_out_the_last_good_one(workdir, state
         checkpoints.save(8, state, {}, {})
     with Checkpoints(workdir, keep=1) as checkpoints:
         assert checkpoints.steps() == (8,)
+
+
+def cut_a_file(step: Path) -> str:
+    return damage_file(step, lambda content: content[: len(content) // 2])
+
+
+def flip_a_bit(step: Path) -> str:
+    return damage_file(step, lambda content: content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def lose_a_file(step: Path) -> str:
+    largest_file(step).unlink()
+    return "is gone"
+
+
+def tear_the_manifest(step: Path) -> str:
+    (step / "files.json").write_text('{"params/x": [1,')
+    return "files.json is damaged"
+
+
+def largest_file(step: Path) -> Path:
+    return max(
+        (path for path in (step / "params").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+def damage_file(step: Path, harm) -> str:
+    path = largest_file(step)
+    path.write_bytes(harm(path.read_bytes()))
+    return str(path)
+
+
+@pytest.mark.parametrize("harm", [cut_a_file, flip_a_bit, lose_a_file, tear_the_manifest])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(workdir, state, harm, caplog):
+    told = harm(workdir / "checkpoints" / "7")
+    with pytest.raises(CheckpointError) as caught:
+        load_pretrained(workdir)
+    assert told in str(caught.value) and "Other checkpoints beside it: 5" in str(caught.value)
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        assert checkpoints.sound_step() == 5
+        assert (
+            told in caplog.text and "it becomes damaged-7" not in caplog.text and "damaged-7" in caplog.text
+        )
+        checkpoints.save(7, state, {"next_index": 28}, META)
+        checkpoints.wait()
+        assert checkpoints.sound_step() == 7
+        assert_equal(checkpoints.restore(7, abstract_of(state, mesh_of(1, 8, 1)), META).state, state)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again_from_nothing(workdir):
+    for step in ("5", "7"):
+        cut_a_file(workdir / "checkpoints" / step)
+    with (
+        Checkpoints(workdir, keep=2) as checkpoints,
+        pytest.raises(CheckpointError, match="every checkpoint"),
+    ):
+        checkpoints.sound_step()
+    assert finished_steps(workdir / "checkpoints") == (5, 7)
+
+
+def test_a_checkpoint_without_checksums_is_used_with_a_warning(workdir, caplog):
+    """A run may die between the save and the checksums."""
+    (workdir / "checkpoints" / "7" / "files.json").unlink()
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        assert checkpoints.sound_step() == 7
+    assert "7 has no files.json" in caplog.text
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+    """Also over two lives; saves that were not evaluated, and scores that are no numbers, are never the best."""
+    small = {"params": {"x": jnp.arange(4.0)}}
+    with Checkpoints(tmp_path, keep=1, best="min eval/loss") as checkpoints:
+        for step, score in ((1, 3.0), (2, 1.0), (3, float("nan"))):
+            checkpoints.save(step, small, {}, {}, {"min eval/loss": score})
+    assert finished_steps(tmp_path / "checkpoints") == (2, 3)
+    with Checkpoints(tmp_path, keep=1, best="min eval/loss") as checkpoints:
+        checkpoints.save(4, small, {}, {}, {"min eval/loss": 2.0})
+        checkpoints.save(5, small, {}, {})
+        checkpoints.wait()
+        assert checkpoints.steps() == (2, 5)
+        checkpoints.save(6, small, {}, {}, {"min eval/loss": 1.0})  # as good, and newer
+        checkpoints.wait()
+        assert checkpoints.steps() == (6,)
 
 
 def test_foreign_parameters_and_optimizers_are_described(workdir, model, state):

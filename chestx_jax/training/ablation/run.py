@@ -16,7 +16,7 @@ from chestx_jax.training.ablation.report import Arm, Run, write_report
 from chestx_jax.training.grpo.run import run as run_grpo
 from chestx_jax.training.grpo.settings import check
 from chestx_jax.training.state import TrainingError
-from chestx_jax.weights.checkpoints import CHECKPOINTS, finished_steps
+from chestx_jax.weights.step_directories import CHECKPOINTS, finished_steps
 
 log = logging.getLogger(__name__)
 

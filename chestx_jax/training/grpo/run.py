@@ -19,11 +19,11 @@ from chestx_jax.training.grpo.validation import Validation
 from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.metrics import MetricWriter
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
-from chestx_jax.training.resume import Saver, identity
+from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import TrainingError, init_state, model_from, split_model, trainable_paths
 from chestx_jax.training.workdir import describe_run
-from chestx_jax.weights import MODEL, Adapter, Checkpoints, write_model_files
+from chestx_jax.weights import MODEL, Adapter, write_model_files
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         process_count=jax.process_count(),
         read_threads=config.data.read_threads,
     )
-    with jax.set_mesh(mesh), Checkpoints(workdir, keep=config.keep) as checkpoints:
+    with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
         lora = config.model.lora
         adapter = Adapter(**lora) if lora.rank else None
@@ -71,7 +71,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         learns = trainable_paths(config.model.freeze, lora=bool(lora.rank))
         fresh = init_state(params, tx, learns, mesh)
         reference = jax.tree.map(jnp.copy, fresh.trainable) if settings.objective.kl_weight else None
-        state, start = Saver(checkpoints, identity(config)).resume(fresh, batches)
+        state, start = saver.resume(fresh, batches)
         learner = Learner(
             config=config,
             settings=settings,
@@ -98,7 +98,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         validation = Validation(bench.validation, engine, settings.rewards, config.validation_batch)
         hooks = Hooks(
             train_step=learner,
-            save=Saver(checkpoints, identity(config)).save,
+            save=saver.save,
             evaluate=lambda step, state: validation(
                 step, model_from(graphdef, state.trainable, state.frozen)
             ),
