@@ -126,7 +126,7 @@ class Pipeline:
           ProcessorError, ChatError: a sample that cannot be rendered.
         """
         ordered = order_buckets(buckets)
-        self._threads, self._workers, self._process_count = read_threads, workers, process_count
+        self._threads, self._workers = read_threads, workers
         plan = plan_batches(
             [measure(source, processor, ordered, target=target).bucket for source in sources],
             [source.weight for source in sources],
@@ -167,14 +167,15 @@ class Pipeline:
         self._next += 1
         return batch
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the batches, JSON: the same on every process of a run, and when it is resumed."""
+        return json.loads(json.dumps(self._fingerprint))
+
     def get_state(self) -> dict[str, Any]:
-        """What `set_state` needs to go on behind the last batch that was taken (not: read ahead)."""
-        return {
-            "version": STATE_VERSION,
-            "next_step": self._next,
-            "process_count": self._process_count,
-            "fingerprint": json.loads(json.dumps(self._fingerprint)),
-        }
+        """What `set_state` needs to go on behind the last batch that was taken (not: read ahead); the same on every
+        process, however many there are."""
+        return {"version": STATE_VERSION, "next_step": self._next, "fingerprint": self.fingerprint}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken: the batches from there are those of an unbroken run.

@@ -106,7 +106,7 @@ class Checkpoints:
           step: number of finished updates.
           state: {"params": all parameters, nested; anything else, e.g. "opt_state", "step"}: pytrees of
             arrays.
-          data_state: this process's data iterator state, JSON.
+          data_state: of the data iterator, JSON; the same on every process.
           meta: what tells this run from another, JSON; the same on every process.
           scores: how good the state is, by name, the smaller the better; the same on every process.
 
@@ -125,7 +125,7 @@ class Checkpoints:
             parts(state),
             force=True,
             custom_metadata={
-                "data_state": _of_all_processes(data_state),
+                "data_state": dict(data_state),
                 "meta": dict(meta),
                 "scores": {name: value for name, value in (scores or {}).items() if math.isfinite(value)},
             },
@@ -189,7 +189,8 @@ class Checkpoints:
     def restore(
         self, step: int, abstract_state: Mapping[str, PyTree], meta: Mapping[str, Any] | None = None
     ) -> Restored:
-        """Read a checkpoint onto the devices that `abstract_state` names, whatever mesh it was saved from.
+        """Read a checkpoint onto the devices that `abstract_state` names, whatever mesh and number of processes it was
+        saved from.
 
         Args:
           step: one of `steps()`.
@@ -198,8 +199,7 @@ class Checkpoints:
 
         Raises:
           CheckpointError: when there is no such finished checkpoint; when its meta differs; when parameters
-            or optimizer state differ in name, shape or dtype (all that differ are named); or when it was
-            saved by another number of processes.
+            or optimizer state differ in name, shape or dtype (all that differ are named).
         """
         path = self.directory / str(step)
         saved = read_metadata(path)
@@ -207,16 +207,10 @@ class Checkpoints:
             raise CheckpointError(f"{path} is of another run:\n  " + "\n  ".join(differing))
         wanted = parts(abstract_state)
         check_arrays(path, wanted, dtypes=True)
-        data_states = saved["data_state"]
-        if len(data_states) != jax.process_count():
-            raise CheckpointError(
-                f"{path} was saved by {len(data_states)} processes, here are {jax.process_count()}: "
-                "the position in the data cannot be carried over"
-            )
         loaded = ocp.load_checkpointables(path, wanted)
         return Restored(
             state={PARAMS: loaded[PARAMS], **loaded.get(TRAIN, {})},
-            data_state=data_states[jax.process_index()],
+            data_state=saved["data_state"],
             meta=saved["meta"],
         )
 
@@ -261,15 +255,3 @@ def _meet(where: str) -> None:
 
 def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
-
-
-def _of_all_processes(data_state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every process's iterator state, in process order (the checkpoint's JSON is written by the first)."""
-    if jax.process_count() == 1:
-        return [_as_json(dict(data_state))]
-    content = np.frombuffer(json.dumps(dict(data_state)).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.asarray([content.size]))
-    padded = np.zeros(int(sizes.max()), np.uint8)
-    padded[: content.size] = content
-    rows = multihost_utils.process_allgather(padded)
-    return [json.loads(bytes(row[:size])) for row, size in zip(rows, np.ravel(sizes), strict=True)]

@@ -366,15 +366,6 @@ def test_another_run_s_meta_is_described(workdir, state):
         assert checkpoints.restore(7, abstract).meta == META
 
 
-def test_data_states_of_another_number_of_processes(workdir, state):
-    path = workdir / "checkpoints" / "7" / "_CHECKPOINT_METADATA"
-    content = json.loads(path.read_text())
-    content["custom_metadata"]["data_state"] *= 2
-    path.write_text(json.dumps(content))
-    with Checkpoints(workdir, keep=2) as checkpoints, pytest.raises(CheckpointError, match="2 processes"):
-        checkpoints.restore(7, abstract_of(state, mesh_of(1, 8, 1)))
-
-
 @pytest.mark.parametrize("which", ["", "checkpoints", "checkpoints/7"])
 def test_load_pretrained_takes_a_checkpoint(workdir, state, which):
     model = load_pretrained(workdir / which)
