@@ -1,6 +1,8 @@
 # Each target first makes .venv with what it needs; nothing is installed outside of it.
 PYTHON ?= python3
 BIN := .venv/bin
+# Large pages for what XLA allocates anew in every step: a tenth less CPU time (docs/speed.md).
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 .PHONY: demo test parity lint beam bench parts plan clean

@@ -81,6 +81,7 @@ def get_config(variant: str) -> ConfigDict:
 
 
 def _tiny(config: ConfigDict) -> None:
+    config.model.remat = "most"
     config.data.update(
         phantom_studies=3000,
         image_size=112,
@@ -99,6 +100,7 @@ def _tiny(config: ConfigDict) -> None:
 
 
 def _openi(config: ConfigDict) -> None:
+    config.model.remat = "most"
     config.data.update(
         image_size=112,
         train=(("openi_samples.jsonl", "reason", 1.0),),

@@ -49,7 +49,7 @@ def get_config(variant: str) -> ConfigDict:
 
 
 def _tiny(config: ConfigDict) -> None:
-    config.model.update(remat="minimal")
+    config.model.update(remat="most")
     config.data.update(
         phantom_studies=3000,
         image_size=112,

@@ -48,7 +48,7 @@ def get_config(variant: str) -> ConfigDict:
 
 
 def _tiny(config: ConfigDict) -> None:
-    config.model.update(arch="tiny", remat="minimal")
+    config.model.update(arch="tiny", remat="most")
     config.data.update(
         phantom_studies=3000,
         image_size=112,
@@ -57,14 +57,14 @@ def _tiny(config: ConfigDict) -> None:
         buckets=((192, 64), (256, 128)),
     )
     config.optimizer.update(peak=2e-3, warmup=0.05, final=0.05, b2=0.98, weight_decay=0.01)
-    config.update(steps=1500, batch_size=32, save_every=250, eval_every=250)
+    config.update(steps=1500, batch_size=32, loss_chunk=32, save_every=250, eval_every=250)
 
 
 TINY_MIXTURE = (("binary", 0.6), ("single", 0.1), ("multiple", 0.1), ("anomaly", 0.1), ("temporal", 0.1))
 
 
 def _openi(config: ConfigDict) -> None:
-    config.model.update(arch="tiny", remat="minimal")
+    config.model.update(arch="tiny", remat="most")
     config.data.update(
         image_size=112,
         train=(("openi_samples.jsonl", "reason", 1.0),),
@@ -72,7 +72,7 @@ def _openi(config: ConfigDict) -> None:
         buckets=((512, 192), (1024, 192)),
     )
     config.optimizer.update(peak=2e-3, warmup=0.05, b2=0.98)
-    config.update(steps=600, batch_size=4, loss_chunk=64, save_every=50, eval_every=100)
+    config.update(steps=600, batch_size=4, loss_chunk=32, save_every=50, eval_every=100)
 
 
 def _paper(config: ConfigDict) -> None:

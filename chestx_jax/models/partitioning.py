@@ -6,6 +6,7 @@ Left to itself, XLA for TPU sums whole gradients on every chip before it keeps t
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -101,10 +102,12 @@ def matmul(
     """
     parts, tensor = fsdp_parts(kernel.shape[cut]), mesh_size(TENSOR)
     if parts == 1:
-        return jnp.matmul(rows, kernel, preferred_element_type=out_dtype)
+        return _product(_same, _same, out_dtype)(rows, kernel)
     inner = TENSOR if units > 1 and units % tensor == 0 and kernel.shape[1 - cut] % tensor == 0 else None
     batch = EVERYWHERE if units == 1 and rows.shape[0] % mesh_size(*EVERYWHERE) == 0 else BATCH_AXES
-    product = _gathered_product(cut, scatter_stages(parts), out_dtype)
+    product = _product(
+        partial(gather, cut=cut), partial(scatter, cut=cut, stages=scatter_stages(parts)), out_dtype
+    )
     if not cut:  # column-parallel where tensor cuts: each chip its columns of the result
         return per_chip(product, (P(batch, None), P(FSDP, inner)), P(batch, inner))(rows, kernel)
     if inner is None:
@@ -118,11 +121,38 @@ def matmul(
     return summed(rows, kernel)
 
 
-def _gathered_product(cut: int, stages: tuple[int, ...], out_dtype: Any) -> Callable[[Array, Array], Array]:
+def kernel_gradient(
+    rows: Float[Array, "N I"], gradient: Float[Array, "N O"], dtype: Any = None
+) -> Float[Array, "I O"]:
+    """`rows.T @ gradient`, in `dtype` where given.
+
+    On a CPU the smaller operand is transposed first: XLA's product with a transposed left side takes twice as long.
+    """
+
+    def plain(rows: Array, gradient: Array) -> Array:
+        return jnp.matmul(rows.T, gradient, preferred_element_type=dtype)
+
+    def transposed_first(rows: Array, gradient: Array) -> Array:
+        if rows.shape[1] > gradient.shape[1]:
+            return jax.lax.optimization_barrier(transposed_first(gradient, rows)).T
+        return jnp.matmul(jax.lax.optimization_barrier(rows.T), gradient, preferred_element_type=dtype)
+
+    return jax.lax.platform_dependent(rows, gradient, cpu=transposed_first, default=plain)
+
+
+def _same(x: Array) -> Array:
+    return x
+
+
+def _product(
+    whole: Callable[[Array], Array], keep: Callable[[Array], Array], out_dtype: Any
+) -> Callable[[Array, Array], Array]:
+    """(rows, part) -> rows @ whole(part); `keep` makes the part's gradient of the whole kernel's."""
+
     # Its own gradient, so that no remat policy, "none" included, keeps gathered kernels for the backward pass.
     @jax.custom_vjp
     def product(rows: Array, part: Array) -> Array:
-        return jnp.matmul(rows, gather(part, cut), preferred_element_type=out_dtype)
+        return jnp.matmul(rows, whole(part), preferred_element_type=out_dtype)
 
     def forward(rows: Array, part: Array) -> tuple[Array, tuple[Array, Array]]:
         return product(rows, part), (rows, part)
@@ -130,7 +160,7 @@ def _gathered_product(cut: int, stages: tuple[int, ...], out_dtype: Any) -> Call
     def backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
         rows, part = saved
         gradient = gradient.astype(rows.dtype)
-        return jnp.matmul(gradient, gather(part, cut).T), scatter(jnp.matmul(rows.T, gradient), cut, stages)
+        return jnp.matmul(gradient, whole(part).T), keep(kernel_gradient(rows, gradient))
 
     product.defvjp(forward, backward)
     return product

@@ -20,6 +20,7 @@ from chestx_jax.models.partitioning import (
     FSDP,
     TENSOR,
     gather,
+    kernel_gradient,
     mesh_size,
     per_chip,
     scatter,
@@ -146,16 +147,19 @@ def _chunks(
         h, y, m = hs[loop.chunk], ys[loop.chunk], ms[loop.chunk]
         logits = jnp.matmul(h, kernel, preferred_element_type=jnp.float32)
         is_target = jax.lax.broadcasted_iota(y.dtype, logits.shape, 1) == y[:, None]
-        log_total = jax.nn.logsumexp(logits, axis=-1)
-        loss = log_total - jnp.where(is_target, logits, 0).sum(axis=-1)
-        hit = (jnp.argmax(logits, axis=-1) == y).astype(jnp.float32)
+        top = logits.max(axis=-1)
+        shares = jnp.exp(logits - top[:, None])
+        total = shares.sum(axis=-1)
+        score = jnp.where(is_target, logits, 0).sum(axis=-1)
+        loss = top + jnp.log(total) - score
+        hit = (score == top).astype(jnp.float32)
         sums = loop.sums + TokenSums(loss=(loss * m).sum(), correct=(hit * m).sum(), count=m.sum())
         following = loop.chunk + 1
         more = ms[jnp.minimum(following, chunks - 1)].any()
         if not gradients:
             return _Loop(following, more, sums, None, None)
-        slope = ((jnp.exp(logits - log_total[:, None]) - is_target) * m[:, None]).astype(h.dtype)
-        d_kernel = loop.d_kernel + jnp.matmul(h.T, slope, preferred_element_type=jnp.float32)
+        slope = (shares * (m / total)[:, None] - jnp.where(is_target, m[:, None], 0)).astype(h.dtype)
+        d_kernel = loop.d_kernel + kernel_gradient(h, slope, jnp.float32)
         d_hidden = loop.d_hidden.at[loop.chunk].set(jnp.matmul(slope, kernel.T))
         return _Loop(following, more, sums, d_kernel, d_hidden)
 

@@ -64,8 +64,8 @@ class MLP(nnx.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, init, bias=False, cut=1)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        up = named(self.up_proj(x), "up_proj")
-        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * up)
+        gate, up = named(self.gate_proj(x), "gate_proj"), named(self.up_proj(x), "up_proj")
+        return self.down_proj(jax.nn.silu(gate) * up)
 
 
 class DecoderLayer(nnx.Module):

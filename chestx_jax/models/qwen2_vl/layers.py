@@ -172,7 +172,7 @@ def _unshare(x: Float[Array, "P K GM H"], rows: int) -> Float[Array, "B K M H"]:
 # the input of every layer, and nothing else of the one before.
 TEXT_NAMES = ("qkv", "attention", "o_proj")
 VISION_NAMES = ("vision_qkv", "vision_attention", "vision_o_proj")
-SAVED_NAMES = (*TEXT_NAMES, "up_proj", *VISION_NAMES)
+SAVED_NAMES = (*TEXT_NAMES, "up_proj", "gate_proj", *VISION_NAMES)
 _keep = jax.checkpoint_policies.save_only_these_names
 POLICIES: dict[str, Callable[..., Any] | None] = {
     "full": None,
@@ -180,6 +180,8 @@ POLICIES: dict[str, Callable[..., Any] | None] = {
     "minimal": _keep(*TEXT_NAMES, *VISION_NAMES),
     # The language model's up projection costs more to redo than the whole vision tower, and takes as much memory.
     "mlp": _keep(*TEXT_NAMES, "up_proj"),
+    # All of these: what elementwise work makes of them is cheaper to redo than to write and read (on a CPU too).
+    "most": _keep(*SAVED_NAMES),
 }
 REMAT_POLICIES = ("none", *POLICIES)
 
