@@ -153,7 +153,7 @@ def test_rows_of_a_group_share_a_block_as_if_each_had_its_own():
 def test_remat_policies_give_the_same_gradients():
     batch = cases.make_batch(CASE)
     _, expected = cases.logits_and_gradients(cases.build(CASE.config), batch)
-    assert set(layers.POLICIES) == {"full", "dots", "most", "mlp", "minimal"}
+    assert set(layers.POLICIES) == {"full", "most", "mlp", "minimal"}
     for policy in layers.POLICIES:
         _, gradients = cases.logits_and_gradients(cases.build(CASE.config, remat=policy), batch)
         for path, g in gradients.items():
@@ -188,13 +188,12 @@ def test_minimal_policy_keeps_what_it_names(kept_for_backward):
     for name in ("qkv", "attention", "o_proj"):
         assert f"named '{name}'" in lines, lines
     assert lines.count("named 'qkv'") == 3
-    sizes = {policy: kept_for_backward(policy)[1] for policy in ("none", "full", "dots")}
+    sizes = {policy: kept_for_backward(policy)[1] for policy in ("none", "full")}
     lines, mlp = kept_for_backward("mlp")
     assert "named 'up_proj'" in lines and lines.count("named 'qkv'") == 3
     lines, most = kept_for_backward("most")
     assert "named 'gate_proj'" in lines
     assert sizes["full"] < minimal < mlp < most < sizes["none"], sizes
-    assert mlp < sizes["dots"] < sizes["none"], sizes
 
 
 def test_unknown_names_are_errors():

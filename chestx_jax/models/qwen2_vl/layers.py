@@ -176,7 +176,6 @@ SAVED_NAMES = (*TEXT_NAMES, "up_proj", "gate_proj", *VISION_NAMES)
 _keep = jax.checkpoint_policies.save_only_these_names
 POLICIES: dict[str, Callable[..., Any] | None] = {
     "full": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "minimal": _keep(*TEXT_NAMES, *VISION_NAMES),
     # The language model's up projection costs more to redo than the whole vision tower, and takes as much memory.
     "mlp": _keep(*TEXT_NAMES, "up_proj"),

@@ -29,9 +29,8 @@ class Qwen2VL(nnx.Module):
       dtype: of the computation; softmax, norms, rotary angles and logits are float32 always.
       param_dtype: of the weights.
       remat: what the backward pass keeps of each layer: "none" recomputes nothing, "full" everything,
-        "dots" keeps matrix products with weights, "minimal" queries, keys, values, attention and its projection,
-        "mlp" these of the language model only, and the up projection of its MLP, "most" what "minimal" keeps and
-        the gate and up projections.
+        "minimal" keeps queries, keys, values, attention and its projection, "mlp" these of the language model only,
+        and the up projection of its MLP, "most" what "minimal" keeps and the gate and up projections.
     """
 
     def __init__(
