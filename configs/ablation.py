@@ -38,8 +38,10 @@ def get_config(variant: str) -> ConfigDict:
         )
     )
     if variant == "tiny":
+        config.sft.steps = 700  # not to the end: something is left to learn
+        config.judge.steps = 400
         config.grpo.optimizer.peak = 3e-4
-        config.grpo.update(steps=50, batch_size=8, save_every=25, eval_every=50, table_every=50)
+        config.grpo.update(steps=40, batch_size=8, save_every=20, eval_every=40, table_every=40)
     else:
         config.max_new_tokens = 2048
     return config
