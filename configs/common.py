@@ -66,6 +66,17 @@ def keep_best(**changes) -> ConfigDict:
     )
 
 
+def guard(**changes) -> ConfigDict:
+    """Updates that are skipped: of gradients that are not finite, or that are spikes."""
+    return _with(
+        dict(
+            spike=0.0,  # gradient norms above so many times their running mean are spikes; 0 = none are
+            stop_after=1,  # so many skipped updates in a row stop the run; 1 = the first does
+        ),
+        changes,
+    )
+
+
 def mesh(**changes) -> ConfigDict:
     """Mesh axes; -1 takes the devices that are left."""
     return _with(dict(replica=1, fsdp=-1, tensor=1), changes)

@@ -74,6 +74,8 @@ def get_config(variant: str) -> ConfigDict:
             table_prompts=8,  # groups on such a page
             keep=2,  # checkpoints
             keep_best=common.keep_best(),
+            max_seconds=0.0,  # after which a run saves and stops, as after SIGTERM; 0 = never
+            guard=common.guard(),
         )
     )
     {"tiny": _tiny, "openi": _openi, "qwen2_vl_2b": _paper, "qwen2_vl_7b": _paper}[variant](config)

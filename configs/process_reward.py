@@ -41,6 +41,8 @@ def get_config(variant: str) -> ConfigDict:
             eval_every=100,
             keep=2,  # checkpoints
             keep_best=common.keep_best(),
+            max_seconds=0.0,  # after which a run saves and stops, as after SIGTERM; 0 = never
+            guard=common.guard(),
         )
     )
     config.model.lora.update(rank=16, alpha=32.0)

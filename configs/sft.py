@@ -37,6 +37,8 @@ def get_config(variant: str) -> ConfigDict:
             eval_every=100,
             keep=2,  # checkpoints
             keep_best=common.keep_best(),
+            max_seconds=0.0,  # after which a run saves and stops, as after SIGTERM; 0 = never
+            guard=common.guard(),
         )
     )
     {"tiny": _tiny, "openi": _openi, "qwen2_vl_2b": _paper, "qwen2_vl_7b": _paper}[variant](config)

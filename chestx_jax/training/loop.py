@@ -1,24 +1,25 @@
 """The training loop that every recipe shares.
 
 Step N is dispatched before the metrics of step N - 1 are read, so the device never waits for the host to look
-at a number. A checkpoint is written only after the losses up to it have been seen to be finite.
+at a number. A checkpoint is written only after the losses up to it have been seen to be finite, or their updates
+skipped.
 """
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol
 
 import jax
+from ml_collections import ConfigDict
 
 from chestx_jax.data.stream import PipelineError
 from chestx_jax.training.metrics import MetricWriter, Progress
 from chestx_jax.training.state import TrainingError, TrainState
+from chestx_jax.training.stopping import Stopping
+from chestx_jax.training.workdir import Life
 
 log = logging.getLogger(__name__)
 
@@ -49,25 +50,8 @@ class Hooks:
 
 
 class Preempted(Exception):
-    """SIGTERM came; the state was saved at the step in the message and the same line resumes."""
-
-
-class _SigtermFlag:
-    """Set by SIGTERM while in force; the loop looks at it between steps."""
-
-    def __enter__(self) -> "_SigtermFlag":
-        self.raised = False
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
-            self._previous = signal.signal(signal.SIGTERM, self._raise)
-        return self
-
-    def _raise(self, signum: int, frame: FrameType | None) -> None:
-        self.raised = True
-
-    def __exit__(self, *exc: object) -> None:
-        if self._main:
-            signal.signal(signal.SIGTERM, self._previous)
+    """The run was told to stop, or its time is over; the state was saved at the step in the message and the same
+    line resumes."""
 
 
 @dataclass
@@ -84,24 +68,27 @@ def train(
     state: TrainState,
     batches: BatchStream,
     hooks: Hooks,
+    config: ConfigDict,
     *,
     start: int,
-    steps: int,
-    save_every: int,
-    eval_every: int,
+    life: Life,
     writer: MetricWriter,
 ) -> TrainState:
-    """Run updates `start` + 1 to `steps`; saves and evaluates on the way and at the end.
+    """Run updates `start` + 1 to `config.steps`; saves and evaluates on the way and at the end.
+
+    Args:
+      config: `steps`, `save_every`, `eval_every`, `max_seconds` and `guard` of a recipe.
 
     Raises:
       PipelineError: a batch that cannot be made; in a run of one process what was done before is saved.
-      TrainingError: when a loss or gradient norm is not finite; names the step and the samples. The
-        checkpoints from before it stay, and none is written after it.
-      Preempted: after SIGTERM, once the state is saved.
+      TrainingError: when `guard.stop_after` updates in a row were skipped, because a gradient was not finite or far
+        too large, or when a loss is not finite; names the step and the samples. The checkpoints from before it stay.
+      Preempted: after SIGTERM or `max_seconds`, once the state is saved.
     """
-    progress = Progress(start, steps)
+    steps = config.steps
+    report = _Report(writer, Progress(start, steps), config.guard.stop_after)
     pending: _Pending | None = None
-    with _SigtermFlag() as sigterm:
+    with Stopping(life.began, config.max_seconds) as stopping:
         for step in range(start + 1, steps + 1):
             began = time.monotonic()
             try:
@@ -110,42 +97,65 @@ def train(
                 # a save takes all processes, and only this one knows of the error
                 if step > start + 1 and jax.process_count() == 1:
                     if pending is not None:
-                        _report(pending, writer, progress)
+                        report(pending)
                     hooks.save(step - 1, state, batches.get_state(), {})
                     log.warning("step %d is saved; mend the input and run the same line to resume", step - 1)
                 raise
             data_wait = time.monotonic() - began
             state, metrics = hooks.train_step(state, batch)
             if pending is not None:
-                _report(pending, writer, progress)
+                report(pending)
             pending = _Pending(step, metrics, batch.ids, data_wait)
-            due = step % save_every == 0 or step == steps or sigterm.raised
-            if due or step % eval_every == 0:
-                _report(pending, writer, progress)
+            why = stopping.reason(step)
+            due = step % config.save_every == 0 or step == steps or bool(why)
+            evaluating = step % config.eval_every == 0 or step == steps
+            if due or evaluating:
+                report(pending)
                 pending = None
             evaluated = {}
-            if step % eval_every == 0 or step == steps:
+            if evaluating:
                 evaluated = {f"eval/{name}": value for name, value in hooks.evaluate(step, state).items()}
                 writer.write(step, evaluated)
             if due:
                 hooks.save(step, state, batches.get_state(), evaluated)
-            if sigterm.raised:
+            if why:
                 raise Preempted(
-                    f"stopped by SIGTERM after step {step}, which is saved; run the same line to resume"
+                    f"stopped by {why} after step {step}, which is saved; run the same line to resume"
                 )
     return state
 
 
-def _report(pending: _Pending, writer: MetricWriter, progress: Progress) -> None:
-    scalars = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
-    bad = sorted(name for name in ("loss", "grad_norm") if not math.isfinite(scalars[name]))
-    if bad:
-        raise TrainingError(
-            f"step {pending.step}: {', '.join(f'{name} is {scalars[name]}' for name in bad)}; the batch held samples "
-            f"{', '.join(pending.ids)}. Nothing after the last checkpoint was saved"
-        )
-    scalars["data_wait_seconds"] = pending.data_wait
-    writer.write(pending.step, {f"train/{name}": value for name, value in scalars.items()})
-    progress.update(pending.step, scalars["loss"], scalars["tokens"])
-    if pending.data_wait > 1.0 and pending.step > 2:
-        log.warning("step %d waited %.1f s for data", pending.step, pending.data_wait)
+@dataclass
+class _Report:
+    """Writes what a step gave, and stops the run where it must not go on."""
+
+    writer: MetricWriter
+    progress: Progress
+    stop_after: int
+    skipped: float | None = None  # updates so far, in all lives
+
+    def __call__(self, pending: _Pending) -> None:
+        scalars = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
+        self._guard(pending, scalars)
+        scalars["data_wait_seconds"] = pending.data_wait
+        self.writer.write(pending.step, {f"train/{name}": value for name, value in scalars.items()})
+        self.progress.update(pending.step, scalars["loss"], scalars["tokens"])
+        if pending.data_wait > 1.0 and pending.step > 2:
+            log.warning("step %d waited %.1f s for data", pending.step, pending.data_wait)
+
+    def _guard(self, pending: _Pending, scalars: Mapping[str, float]) -> None:
+        before, self.skipped = self.skipped, scalars["skipped"]
+        # a GRPO step makes several updates: one before its last may have been skipped alone
+        alone = before is not None and scalars["skipped"] > before
+        in_row = max(round(scalars["skipped_in_row"]), int(alone))
+        bad = [
+            f"{name} is {scalars[name]}" for name in ("loss", "grad_norm") if not math.isfinite(scalars[name])
+        ]
+        if not in_row and not bad:
+            return
+        what = ", ".join(bad) or f"the gradient norm {scalars['grad_norm']:.3g} is a spike"
+        where = f"step {pending.step}: {what}; the batch held samples {', '.join(pending.ids)}"
+        if in_row >= self.stop_after or not in_row:
+            times = f"{in_row} updates in a row were skipped. " if in_row > 1 else ""
+            raise TrainingError(f"{where}. {times}Nothing after the last checkpoint was saved")
+        log.warning("%s. Its update is skipped (%d in a row)", where, in_row)

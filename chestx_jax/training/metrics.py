@@ -1,7 +1,10 @@
 """Where numbers go: TensorBoard files, `metrics.jsonl`, and one line on the terminal."""
 
+import errno
 import json
 import logging
+import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,19 +20,30 @@ class MetricWriter:
     def __init__(self, workdir: Path, resume_step: int):
         self._path = workdir / "metrics.jsonl"
         keep_lines_until(self._path, resume_step)
-        self._file = self._path.open("a")
+        self._file = self._path.open("ab", buffering=0)
         # purge_step hides what a killed run wrote beyond the checkpoint that this run starts from.
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One row, `{"step": .., "prefix/name": ..}`, unless there is nothing to say."""
-        if not scalars:
+        """One row, `{"step": .., "prefix/name": ..}`, unless there is nothing to say.
+
+        Numbers that are not finite are left out: JSON has none. A row is written whole or, with an OSError, not at all.
+        """
+        named = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
+        if not named:
             return
-        named = {name: float(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **named}) + "\n")
-        self._file.flush()
+        self._append((json.dumps({"step": step, **named}) + "\n").encode())
         for name, value in named.items():
             self._board.add_scalar(name, value, step)
+
+    def _append(self, row: bytes) -> None:
+        size = self._path.stat().st_size
+        try:
+            if self._file.write(row) != len(row):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        except OSError:
+            self._file.truncate(size)
+            raise
 
     def close(self) -> None:
         """Flush both files."""

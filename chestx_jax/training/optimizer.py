@@ -3,6 +3,8 @@
 import optax
 from ml_collections import ConfigDict
 
+from chestx_jax.training.guard import guarded
+
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
     """Linear warm-up over `warmup` of the run, then a cosine to `final` x `peak` (or constant).
@@ -30,14 +32,16 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, after], [warmup])
 
 
-def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW; weight decay on matrices only (kernels and embeddings).
+def make_optimizer(config: ConfigDict, steps: int, spike: float = 0.0) -> optax.GradientTransformation:
+    """Clip by global norm, then AdamW; weight decay on matrices only (kernels and embeddings); an update that must
+    not be made is skipped (`guard.guarded`).
 
     Args:
       config: the learning-rate fields above, `b1`, `b2`, `eps`, `weight_decay`, `clip` (global norm).
       steps: optimizer steps of the whole run.
+      spike: see `guard.guarded`.
     """
-    return optax.chain(
+    adamw = optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
             learning_rate(config, steps),
@@ -48,6 +52,7 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
             mask=decay_mask,
         ),
     )
+    return guarded(adamw, spike)
 
 
 def decay_mask(params):

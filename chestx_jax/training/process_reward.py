@@ -39,7 +39,7 @@ from chestx_jax.training.state import (
     trainable_paths,
 )
 from chestx_jax.training.step import Arrays, make_step
-from chestx_jax.training.workdir import describe_run
+from chestx_jax.training.workdir import Life, open_workdir
 from chestx_jax.weights import MODEL, Adapter, write_model_files
 
 log = logging.getLogger(__name__)
@@ -138,9 +138,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
     Raises:
       TrainingError, SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError: each
-      names what to mend. Preempted: after SIGTERM.
+      names what to mend. Preempted: after SIGTERM or `max_seconds`.
     """
-    describe_run(workdir, config)
+    with open_workdir(workdir, config) as life:
+        _run(config, workdir, life)
+
+
+def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
     bench = label_bench(open_bench(config.data, config.seed, workdir), config)
     processor = make_processor(config.model, config.data.image_size, bench.processor)
@@ -173,7 +177,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         processor.save_pretrained(workdir / MODEL)
         graphdef, params = split_model(model)
         del model
-        tx = make_optimizer(config.optimizer, config.steps)
+        tx = make_optimizer(config.optimizer, config.steps, config.guard.spike)
         state = init_state(params, tx, _learns(config), mesh)
         state, start = saver.resume(state, batches)
         step = make_step(
@@ -200,10 +204,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 state,
                 batches,
                 Hooks(lambda state, batch: step(state, _put(mesh, arrays(batch))), saver.save, evaluate),
+                config,
                 start=start,
-                steps=config.steps,
-                save_every=config.save_every,
-                eval_every=config.eval_every,
+                life=life,
                 writer=writer,
             )
         finally:

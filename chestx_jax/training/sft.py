@@ -25,7 +25,7 @@ from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
 from chestx_jax.training.step import Arrays, TrainStep, make_step
-from chestx_jax.training.workdir import describe_run
+from chestx_jax.training.workdir import Life, open_workdir
 from chestx_jax.weights import MODEL, Adapter, write_model_files
 
 log = logging.getLogger(__name__)
@@ -98,9 +98,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
     Raises:
       TrainingError, SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError: each
-      names what to mend. Preempted: after SIGTERM.
+      names what to mend. Preempted: after SIGTERM or `max_seconds`.
     """
-    describe_run(workdir, config)
+    with open_workdir(workdir, config) as life:
+        _run(config, workdir, life)
+
+
+def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
     bench = open_bench(config.data, config.seed, workdir)
     processor = make_processor(config.model, config.data.image_size, bench.processor)
@@ -127,7 +131,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         processor.save_pretrained(workdir / MODEL)
         graphdef, params = split_model(model)
         del model
-        tx = make_optimizer(config.optimizer, config.steps)
+        tx = make_optimizer(config.optimizer, config.steps, config.guard.spike)
         learns = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
         state = init_state(params, tx, learns, mesh)
         state, start = saver.resume(state, batches)
@@ -151,10 +155,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 state,
                 batches,
                 hooks,
+                config,
                 start=start,
-                steps=config.steps,
-                save_every=config.save_every,
-                eval_every=config.eval_every,
+                life=life,
                 writer=writer,
             )
         finally:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from chestx_jax.training.guard import advance
 from chestx_jax.training.losses import TokenSums
 from chestx_jax.training.state import TrainState
 
@@ -59,16 +60,13 @@ def make_step(
         gradients, sums = gradient_sums(state, batch)
         count = jnp.maximum(sums.count, 1.0)
         gradients = jax.tree.map(lambda g: g / count.astype(g.dtype), gradients)
-        updates, opt_state = tx.update(gradients, state.opt_state, state.trainable)
-        metrics = {
+        state, update = advance(state, tx, schedule, gradients)
+        return state, {
             "loss": sums.loss / count,
             f"{target}_accuracy": sums.correct / count,
-            "grad_norm": optax.tree.norm(gradients),
-            "learning_rate": schedule(state.step),
             f"target_{target}s": sums.count,
             "tokens": (batch["segments"] > 0).sum(),
+            **update,
         }
-        trainable = optax.apply_updates(state.trainable, updates)
-        return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 
     return train_step

@@ -1,33 +1,118 @@
 """What a run leaves in its workdir so that it can be told apart and run again."""
 
+import errno
 import importlib.metadata
 import json
+import logging
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
+from chestx_jax.training.lock import locked
+from chestx_jax.training.state import TrainingError
+
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
+RUN, DONE = "run.json", "done"
+MENDABLE = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some of your quota",
+    errno.EFBIG: "Raise the limit on the size of files",
+    errno.EROFS: "Make it writable or give another --workdir",
+    errno.EACCES: "Make it writable or give another --workdir",
+    errno.EPERM: "Make it writable or give another --workdir",
+    errno.ENOTDIR: "Give another --workdir",
+    errno.EEXIST: "Give another --workdir",
+}
+
+log = logging.getLogger(__name__)
 
 
-def describe_run(workdir: Path, config: ConfigDict) -> None:
-    """Write `config.json` and `run.json` (command, git revision, package versions).
+@dataclass
+class Life:
+    """One start of a run's program, until it ends: `began` is the time of `time.monotonic()`."""
 
-    Rerun lines append to `run.json`'s list, so a resumed run keeps the history of who continued it.
+    began: float
+
+
+@contextmanager
+def open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Life]:
+    """Take a run's directory for this program: lock it, write `config.json`, add a life to `run.json`'s list
+    (command, git revision, package versions, when it started), and note there how it ended on leaving. A life that
+    was killed has no end.
+
+    Raises:
+      TrainingError: another program is in it; or the disk is full, read-only or not ours.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(config.to_json(indent=2, sort_keys=True) + "\n")
-    path = workdir / "run.json"
-    runs = json.loads(path.read_text()) if path.exists() else []
-    runs.append(
-        {
-            "command": sys.argv,
-            "git_revision": git_revision(),
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        }
-    )
-    path.write_text(json.dumps(runs, indent=2) + "\n")
+    began = time.monotonic()
+    with _clear_errors(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() > 0:  # the first process holds the lock and writes for all
+            yield Life(began)
+            return
+        with locked(workdir):
+            _replace(workdir / "config.json", config.to_json(indent=2, sort_keys=True) + "\n")
+            lives = read_lives(workdir)
+            lives.append(_describe_life())
+            _replace(workdir / RUN, json.dumps(lives, indent=2) + "\n")
+            try:
+                yield Life(began)
+            except BaseException as error:
+                _note_end(workdir, lives, f"{type(error).__name__}: {error}", began)
+                raise
+            _note_end(workdir, lives, DONE, began)
+
+
+def read_lives(workdir: Path) -> list[dict[str, Any]]:
+    """What `run.json` holds; empty where there is none."""
+    path = workdir / RUN
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def _describe_life() -> dict[str, Any]:
+    return {
+        "command": sys.argv,
+        "git_revision": git_revision(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "started": time.time(),
+    }
+
+
+def _note_end(workdir: Path, lives: list[dict[str, Any]], how: str, began: float) -> None:
+    """A disk that is full must not hide why the run ended."""
+    lives[-1].update(ended=how, seconds=time.monotonic() - began)
+    try:
+        _replace(workdir / RUN, json.dumps(lives, indent=2) + "\n")
+    except OSError as error:
+        log.warning("%s: how the run ended was not noted: %s", workdir / RUN, error)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+@contextmanager
+def _clear_errors(workdir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        foreign = error.filename and not str(error.filename).startswith(str(workdir))
+        if error.errno not in MENDABLE or foreign:
+            raise
+        raise TrainingError(
+            f"{workdir}: {error}. {MENDABLE[error.errno]}, then run the same line to resume; what was saved before is "
+            "whole"
+        ) from error
 
 
 def git_revision() -> str:

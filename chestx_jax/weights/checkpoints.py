@@ -134,7 +134,10 @@ class Checkpoints:
         self._saved.add(step)
 
     def _finish(self, writing: Any, path: epath.Path) -> None:
-        writing.result()
+        try:
+            writing.result()
+        except Exception as error:  # Orbax passes on whatever the file system said
+            raise CheckpointError(f"{path} could not be written; those before it stay: {error}") from error
         if jax.process_index() == 0:
             write_manifest(path)
 
@@ -175,7 +178,7 @@ class Checkpoints:
         return None if sound == _NO_STEP else sound
 
     def _look_for_sound_step(self) -> int:
-        damaged = []
+        damaged: list[epath.Path] = []
         for step in reversed(self.steps()):
             path = self.directory / str(step)
             if (found := damage(path)) is None:

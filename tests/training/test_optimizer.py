@@ -48,6 +48,6 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
     gradients = {"a": jnp.full(3, 30.0), "b": jnp.full(4, 40.0)}
     tx = make_optimizer(common.optimizer(clip=1.0), steps=10)
     _, state = tx.update(gradients, tx.init(params), params)
-    moment = state[1][0].mu
+    moment = state.inner[1][0].mu
     norm = np.sqrt(sum(float((m / 0.1) ** 2 @ np.ones(len(m))) for m in moment.values()))
     np.testing.assert_allclose(norm, 1.0, rtol=1e-5)

@@ -166,6 +166,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert Checkpoints(tmp_path / "run", keep=9).steps() == (2,)
 
 
+def test_a_run_that_may_skip_goes_on_behind_a_loss_that_is_not_finite(
+    recipe: ConfigDict, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poisoned update is as if it had not been: what follows starts from the parameters before it."""
+    put_batch, batches = sft.put_batch, []
+
+    def poison(mesh: Any, batch: Any) -> Any:
+        batches.append(batch)
+        if len(batches) == 3:
+            batch.arrays["patches"][0] = np.nan
+        return put_batch(mesh, batch)
+
+    monkeypatch.setattr(sft, "put_batch", poison)
+    recipe.guard.stop_after = 2
+    sft.run(recipe, tmp_path / "run")
+    rows, whole = metrics(tmp_path / "run"), metrics(unbroken)
+    assert [row["train/skipped"] for row in rows[:4]] == [0, 0, 1, 1]
+    assert "train/loss" not in rows[2] and rows[1]["train/loss"] == whole[1]["train/loss"]
+    assert rows[3]["train/loss"] != whole[3]["train/loss"] and np.isfinite(rows[4]["eval/loss"])
+    assert all(np.isfinite(value).all() for value in final_params(tmp_path / "run").values())
+
+
 def test_a_changed_recipe_does_not_resume_another_run(recipe: ConfigDict, unbroken: Path) -> None:
     recipe.update(steps=6)
     recipe.optimizer.peak = 0.5

@@ -13,7 +13,7 @@ from chestx_jax.parallel import make_mesh
 from chestx_jax.rollout import Engine, TokenSpans
 from chestx_jax.training.bench import open_bench
 from chestx_jax.training.grpo.learner import Learner
-from chestx_jax.training.grpo.settings import check
+from chestx_jax.training.grpo.settings import Settings, check
 from chestx_jax.training.grpo.update import make_score, make_update
 from chestx_jax.training.grpo.validation import Validation
 from chestx_jax.training.loop import Hooks, train
@@ -22,7 +22,7 @@ from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import TrainingError, init_state, model_from, split_model, trainable_paths
-from chestx_jax.training.workdir import describe_run
+from chestx_jax.training.workdir import Life, open_workdir
 from chestx_jax.weights import MODEL, Adapter, write_model_files
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
       TrainingError, RewardError: a config that makes no sense, before anything is loaded.
       SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError: each names what to
-      mend. Preempted: after SIGTERM.
+      mend. Preempted: after SIGTERM or `max_seconds`.
     """
     settings = check(config)
-    describe_run(workdir, config)
+    with open_workdir(workdir, config) as life:
+        _run(config, settings, workdir, life)
+
+
+def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
     _check_rows(config, mesh)
     bench = open_bench(config.data, config.seed, workdir)
@@ -67,7 +71,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         graphdef, params = split_model(model)
         del model
         updates = config.steps * settings.updates
-        tx = make_optimizer(config.optimizer, updates)
+        tx = make_optimizer(config.optimizer, updates, config.guard.spike)
         learns = trainable_paths(config.model.freeze, lora=bool(lora.rank))
         fresh = init_state(params, tx, learns, mesh)
         reference = jax.tree.map(jnp.copy, fresh.trainable) if settings.objective.kl_weight else None
@@ -109,10 +113,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 state,
                 batches,
                 hooks,
+                config,
                 start=start,
-                steps=config.steps,
-                save_every=config.save_every,
-                eval_every=config.eval_every,
+                life=life,
                 writer=writer,
             )
         finally:

@@ -16,6 +16,7 @@ from chestx_jax.rollout import Sampling
 from chestx_jax.training.grpo.logprobs import token_logprobs
 from chestx_jax.training.grpo.losses import aggregation_weights
 from chestx_jax.training.grpo.objective import Experience, LossSums, Objective, grpo_loss
+from chestx_jax.training.guard import advance
 from chestx_jax.training.state import TrainState, model_from
 
 Prompts = dict[str, Array]
@@ -99,16 +100,13 @@ def make_update(
         weights = aggregation_weights(experience.mask, objective.aggregation, length)
         rows = _Micro(prompts, tokens, dataclasses.replace(experience, weights=weights))
         (loss, sums), total = gradients(state, rows)
-        updates, opt_state = tx.update(total, state.opt_state, state.trainable)
-        metrics = {
+        state, told = advance(state, tx, schedule, total)
+        return state, {
             "loss": loss,
-            "grad_norm": optax.tree.norm(total),
-            "learning_rate": schedule(state.step),
             "tokens": (prompts["segments"] > 0).sum() + experience.mask.sum(),
+            **told,
             **sums.means(),
         }
-        trainable = optax.apply_updates(state.trainable, updates)
-        return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 
     return update
 

@@ -1,0 +1,64 @@
+"""One program at a time in a run's directory."""
+
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from chestx_jax.training.state import TrainingError
+
+LOCK = "lock"
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Hold the directory's lock: an flock(2) on `workdir/lock`, which also says who holds it.
+
+    The kernel gives the lock back when its holder dies, however it dies, so there is no stale lock to remove. Between
+    hosts it holds where the file system passes flock on: NFS 4 and Lustre (mounted with `flock`) do, older NFS only
+    within a host, Cloud Storage FUSE not at all. Where there is no flock, a warning says so.
+
+    Raises:
+      TrainingError: another program holds it; names its host and process.
+    """
+    with (workdir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read(workdir) or {"host": "?", "pid": "?"}
+            raise TrainingError(
+                f"{workdir} is in use by process {holder['pid']} on {holder['host']}; stop it (kill {holder['pid']}: "
+                "it saves first), or give another --workdir"
+            ) from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): see that no second run writes there", workdir, error)
+        file.truncate(0)
+        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n")
+        file.flush()
+        yield
+
+
+def holder(workdir: Path) -> dict[str, Any] | None:
+    """Host and pid of the program that holds the lock; None when nobody does."""
+    try:
+        with (workdir / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(workdir) or {"host": "?", "pid": "?"}
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _read(workdir: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((workdir / LOCK).read_text())
+    except ValueError:  # its holder is about to write it
+        return None
