@@ -30,12 +30,17 @@ bench: .venv/parity.done   ## what a step costs here, beside transformers (and T
 parts: .venv/test.done     ## the benchmarks of single parts that fit a laptop
 	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
 
-PLAN7B := $(BIN)/python -m launch.plan --config=configs/sft.py:qwen2_vl_7b \
-	--config.batch_size=256 --config.data.buckets='((1024,1024),)'
+PLAN := $(BIN)/python -m launch.plan
+BUCKET := --config.data.buckets='((1024,1024),)'
 
-plan: .venv/plan.done      ## what the 7B model needs on three kinds of TPU pod (an hour on two cores, no TPU)
+plan: .venv/plan.done      ## what the 7B model needs on three kinds of TPU pod (some hours on two cores, no TPU)
 	for topology in v5e:8x8 v6e:8x8 v5p:4x4x4; do \
-		$(PLAN7B) --topology=$$topology --program=sft --program=rollout --out=plans/$$topology || exit 1; done
+		$(PLAN) --config=configs/sft.py:qwen2_vl_7b --config.batch_size=256 $(BUCKET) \
+			--topology=$$topology --out=plans/$$topology/sft || exit 1; \
+		$(PLAN) --config=configs/grpo.py:qwen2_vl_7b --topology=$$topology --out=plans/$$topology/grpo || exit 1; \
+		$(PLAN) --config=configs/process_reward.py:qwen2_vl_7b $(BUCKET) \
+			--topology=$$topology --out=plans/$$topology/process_reward || exit 1; \
+	done
 
 clean:
 	rm -rf .venv .venv-beam demo

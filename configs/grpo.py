@@ -36,6 +36,7 @@ def get_config(variant: str) -> ConfigDict:
                 top_k=0,  # 0 = all
                 top_p=1.0,  # 1 = all
                 min_p=0.0,  # 0 = all
+                tensor=1,  # devices that share the weights while they write; 0 = as in training (slow with fsdp)
                 refills=0,  # further draws a step to replace groups without spread (DAPO's dynamic sampling)
                 overlong="keep",  # what was cut at max_new_tokens: keep, drop (no loss), shape (a penalty)
                 overlong_buffer=256,  # "shape": tokens before the limit over which the penalty rises to 1
@@ -79,6 +80,11 @@ def get_config(variant: str) -> ConfigDict:
         )
     )
     {"tiny": _tiny, "openi": _openi, "qwen2_vl_2b": _paper, "qwen2_vl_7b": _paper}[variant](config)
+    if variant.startswith("qwen2_vl"):
+        config.rollout.tensor = {"qwen2_vl_2b": 2, "qwen2_vl_7b": 4}[
+            variant
+        ]  # as many as there are key/value heads
+        config.model.arch = variant  # for launch.plan, which needs no weights; a run takes `pretrained`
     return config
 
 

@@ -47,6 +47,8 @@ def get_config(variant: str) -> ConfigDict:
     )
     config.model.lora.update(rank=16, alpha=32.0)
     {"tiny": _tiny, "openi": _openi, "qwen2_vl_2b": _paper, "qwen2_vl_7b": _paper}[variant](config)
+    if variant.startswith("qwen2_vl"):
+        config.model.arch = variant  # for launch.plan, which needs no weights; a run takes `pretrained`
     return config
 
 

@@ -3,7 +3,8 @@
     python -m launch.plan --config=configs/sft.py:qwen2_vl_7b --topology=v5e:8x8 --out=DIR
 
 Topologies: v5e:8x8, v5p:4x4x4, v6e:8x8 and their like (needs libtpu: pip install 'chestx_jax[plan]'), cpu:8 for the
-devices that JAX simulates. One program for each of the config's buckets; any leaf can be changed on the line, e.g.
+devices that JAX simulates. A GRPO config plans its whole step: weights to where they write, rollout, reference,
+update. One of each for each of the config's buckets; any leaf can be changed on the line, e.g.
 --config.batch_size=256 --config.data.buckets="((1024,1024),)". Writes plan.json and plan.md under --out. The exit
 code is 1, with the reason, when something does not fit. A program of the 7B model takes a few minutes to compile.
 """
@@ -23,13 +24,10 @@ TOPOLOGY = flags.DEFINE_string("topology", None, "KIND:SHAPE of one slice, e.g. 
 SLICES = flags.DEFINE_integer("slices", 1, "Slices of that shape.", lower_bound=1)
 OUT = flags.DEFINE_string("out", None, "Directory for plan.json and plan.md.", required=True)
 PROGRAMS = flags.DEFINE_multi_enum(
-    "program", ["sft"], ["sft", "rollout"], "What to compile; can be repeated."
-)
-PROMPTS = flags.DEFINE_integer("prompts", 32, "Of a rollout.", lower_bound=1)
-GROUP = flags.DEFINE_integer("group", 8, "Continuations of each prompt of a rollout.", lower_bound=1)
-NEW_TOKENS = flags.DEFINE_integer("new_tokens", 512, "Of each continuation, at most.", lower_bound=1)
-ROLLOUT_TENSOR = flags.DEFINE_integer(
-    "rollout_tensor", 4, "Chips that share a rollout's weights.", lower_bound=1
+    "program",
+    [],
+    ["sft", "reshard", "rollout", "score", "grpo", "process_reward", "verdicts"],
+    "What to compile, can be repeated; all that a run of the config compiles, when left out.",
 )
 SEARCH = flags.DEFINE_bool(
     "search", False, "Compile ways to run the training step (largest bucket); propose the fastest that fits."
@@ -40,23 +38,21 @@ flags.mark_flag_as_required("config")
 def main() -> None:
     """See the module's docstring."""
     from chestx_jax.planning import plan
+    from chestx_jax.planning.programs import recipe_programs
     from chestx_jax.planning.topology import parse_topology
 
     topology, out = parse_topology(TOPOLOGY.value, SLICES.value), Path(OUT.value)
+    programs = PROGRAMS.value or recipe_programs(CONFIG.value)
     if SEARCH.value:
-        facts, changes = plan.search(CONFIG.value, topology, bucket=len(CONFIG.value.data.buckets) - 1)
+        (program,) = {"sft", "grpo", "process_reward"}.intersection(programs)
+        largest = max(CONFIG.value.data.buckets)
+        facts, changes = plan.search(CONFIG.value, topology, program, *largest)
         plan.write(facts, topology, out)
         print((out / "plan.md").read_text())
         print("proposed: " + " ".join(f"--config.{name}={value}" for name, value in changes.items()))
         return
-    rollout = {
-        "prompts": PROMPTS.value,
-        "group": GROUP.value,
-        "new_tokens": NEW_TOKENS.value,
-        "tensor": ROLLOUT_TENSOR.value,
-    }
     facts = []
-    for one in plan.plan(CONFIG.value, topology, PROGRAMS.value, {"rollout": rollout}):
+    for one in plan.plan(CONFIG.value, topology, programs):
         facts.append(one)
         plan.write(facts, topology, out)  # what is compiled is not lost when a later program fails
     print((out / "plan.md").read_text())
@@ -64,9 +60,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from chestx_jax.planning.abstract import PlanError
     from chestx_jax.planning.compiling import CompileError
     from chestx_jax.planning.plan import DoesNotFit
-    from chestx_jax.planning.programs import PlanError
     from chestx_jax.planning.topology import TopologyError
 
     start(main, (*EXPECTED, CompileError, DoesNotFit, PlanError, TopologyError))

@@ -31,6 +31,9 @@ MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Completions are c
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Prompts at a time.", lower_bound=1)
 IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side; what the model was trained with.")
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the weights; those of the files.")
+TENSOR = flags.DEFINE_integer(
+    "tensor", 1, "Devices that share the weights; the prompts are divided among the others.", lower_bound=1
+)
 SEED = flags.DEFINE_integer("seed", 0, "Of sampling, when --temperature > 0.")
 BEST_OF = flags.DEFINE_integer("best_of", 1, "Completions a prompt; the best is kept.", lower_bound=1)
 PROCESS_REWARD = flags.DEFINE_string(
@@ -75,7 +78,9 @@ def main() -> None:
         best_of=BEST_OF.value,
         blank_images=BLANK_IMAGES.value,
     )
-    inference = Inference.load(MODEL.value, PROCESSOR.value, image_size=IMAGE_SIZE.value, dtype=DTYPE.value)
+    inference = Inference.load(
+        MODEL.value, PROCESSOR.value, image_size=IMAGE_SIZE.value, dtype=DTYPE.value, tensor=TENSOR.value
+    )
     if DATA.value and OUT.value:
         inference.predict_file(Path(DATA.value), Path(OUT.value), decoding, PROCESS_REWARD.value)
     elif IMAGES.value and QUESTION.value:

@@ -136,7 +136,7 @@ def grpo(job: Job, directory: Path) -> Measured:
             spans=TokenSpans.of(processor.tokenizer.backend_tokenizer),
             mesh=mesh,
             batches=prompts,
-            score=make_score(graphdef, sampling, LOSS_CHUNK),
+            score=make_score(graphdef, sampling, LOSS_CHUNK, parts=1),
             update=update,
             reference=None,
             workdir=Path(workdir),

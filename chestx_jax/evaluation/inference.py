@@ -33,14 +33,24 @@ class Inference:
 
     @classmethod
     def load(
-        cls, directory: str, processor: str | None, *, image_size: int | None, dtype: str | None
+        cls,
+        directory: str,
+        processor: str | None,
+        *,
+        image_size: int | None,
+        dtype: str | None,
+        tensor: int = 1,
     ) -> "Inference":
         """From a Hugging Face directory or a checkpoint of ours, over all devices.
 
+        Args:
+          tensor: devices that share the weights; with 1 each holds them all (see `rollout.layout`).
+
         Raises:
           WeightsError, CheckpointError, ProcessorError: the directory is not usable; names what is missing.
+          MeshError: `tensor` does not divide the devices.
         """
-        mesh = make_mesh({"replica": 1, "fsdp": -1, "tensor": 1})
+        mesh = make_mesh({"replica": -1, "fsdp": 1, "tensor": tensor})
         loaded = load_pretrained(directory, dtype=None if dtype is None else jnp.dtype(dtype), mesh=mesh)
         processor_directory = processor or companions(directory)
         return cls(

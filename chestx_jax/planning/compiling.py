@@ -5,7 +5,6 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -21,13 +20,9 @@ class CompileError(Exception):
 
 
 def compile_program(
-    program: str, config: ConfigDict, topology: Topology, *, index: int, options: Mapping[str, int]
+    program: str, config: ConfigDict, topology: Topology, *, tokens: int, patches: int
 ) -> Facts:
-    """The facts of one program of `config` (planning/programs.py) on `topology`.
-
-    Args:
-      index: which of the programs of that name (one a bucket).
-      options: see `programs.build`.
+    """The facts of one program of `config` (planning/programs.py) on `topology`, for samples of one bucket.
 
     Raises:
       TopologyError: libtpu is missing, or does not know the topology.
@@ -35,8 +30,8 @@ def compile_program(
     """
     job = {
         "program": program,
-        "index": index,
-        "options": dict(options),
+        "tokens": tokens,
+        "patches": patches,
         "config": config.to_dict(),
         "kind": topology.kind,
         "shape": topology.shape,

@@ -29,9 +29,11 @@ class Facts:
     one chip's, `model_flops` and `tokens` all chips' together.
 
     Attributes:
+      bucket: the shape of the samples, in words.
       problem: why there is no compiled program ("" when there is): it does not fit.
       memory: None when it does not fit.
       parts: bytes of the arguments on a chip by what they are.
+      resident: bytes that a run keeps on the chip beside the program.
       traffic: collective kind -> {"times", "result_bytes", "wire_bytes", "dcn_bytes"} (planning/work.py).
       opaque: kernels whose operations are not counted -> how often they run.
       hbm_bytes: what a chip must at least read and write.
@@ -39,12 +41,14 @@ class Facts:
     """
 
     program: str
+    bucket: str
     topology: str
     chips: int
     mesh: Mapping[str, int]
     problem: str
     memory: Memory | None
     parts: Mapping[str, int]
+    resident: Mapping[str, int]
     model_flops: float
     compiled_flops: int
     traffic: Mapping[str, Mapping[str, int]]
@@ -57,8 +61,13 @@ class Facts:
 
     @property
     def flops_ratio(self) -> float:
-        """Compiled over model operations; 1 is no work twice, no work on several chips alike."""
-        return self.compiled_flops * self.chips / self.model_flops
+        """Compiled over model operations; 1 is no work twice, no work on several chips alike. 0 where there is none."""
+        return self.compiled_flops * self.chips / self.model_flops if self.model_flops else 0.0
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes on one chip while it runs, what lies beside it included; None when it does not compile."""
+        return None if self.memory is None else self.memory.peak + sum(self.resident.values())
 
     def total(self, field: str) -> int:
         """Sum of one field of `traffic` over the kinds."""
@@ -121,8 +130,8 @@ def bounds(facts: Facts, topology: Topology) -> Bounds | None:
 
 def verdict(facts: Facts, topology: Topology) -> str:
     """Why the program cannot run there; "" when it can."""
-    if facts.problem or facts.memory is None:
+    if facts.problem or facts.peak is None:
         return facts.problem
-    if topology.chip and facts.memory.peak > topology.chip.hbm_gib * GIB:
-        return f"needs {facts.memory.peak / GIB:.1f} GiB a chip, which has {topology.chip.hbm_gib} GiB"
+    if topology.chip and facts.peak > topology.chip.hbm_gib * GIB:
+        return f"needs {facts.peak / GIB:.1f} GiB a chip, which has {topology.chip.hbm_gib} GiB"
     return ""

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -21,25 +21,24 @@ class DoesNotFit(Exception):
     """Some program needs more memory than a chip has; the message says which, and how much."""
 
 
-def plan(
-    config: ConfigDict, topology: Topology, programs: Sequence[str], options: Mapping[str, Mapping[str, int]]
-) -> Iterator[Facts]:
+def plan(config: ConfigDict, topology: Topology, programs: Sequence[str]) -> Iterator[Facts]:
     """The facts of every program of `config`, one for each bucket, as soon as each is compiled.
 
     Args:
       programs: names of `planning.programs.PROGRAMS`.
-      options: program -> what the config does not say (`planning.programs.build`).
 
     Raises:
       TopologyError, CompileError: see `compile_program`.
     """
-    for name in programs:
-        for index in range(len(config.data.buckets)):
-            yield compile_program(name, config, topology, index=index, options=options.get(name, {}))
+    for tokens, patches in config.data.buckets:
+        for name in programs:
+            yield compile_program(name, config, topology, tokens=tokens, patches=patches)
 
 
-def search(config: ConfigDict, topology: Topology, bucket: int) -> tuple[list[Facts], dict[str, object]]:
-    """Compiles every candidate (`search.candidates`) for one bucket's training step.
+def search(
+    config: ConfigDict, topology: Topology, program: str, tokens: int, patches: int
+) -> tuple[list[Facts], dict[str, object]]:
+    """Compiles every candidate (`search.candidates`) for one bucket's `program`, a training step.
 
     Returns:
       their facts, and the changes to the config with the lowest bound that fits.
@@ -51,7 +50,7 @@ def search(config: ConfigDict, topology: Topology, bucket: int) -> tuple[list[Fa
     for changes in candidates(config, topology):
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict(changes)
-        facts = compile_program("sft", changed, topology, index=bucket, options={})
+        facts = compile_program(program, changed, topology, tokens=tokens, patches=patches)
         log.info("%s: %s", changes, verdict(facts, topology) or "fits")
         name = ", ".join(f"{key}={value}" for key, value in changes.items())
         tried.append((dataclasses.replace(facts, program=f"{facts.program}, {name}"), changes))
@@ -79,7 +78,7 @@ def write(facts: Sequence[Facts], topology: Topology, out: Path) -> None:
             {
                 **dataclasses.asdict(one),
                 "flops_ratio": one.flops_ratio,
-                "peak_bytes": one.memory.peak if one.memory else None,
+                "peak_bytes": one.peak,
                 "bounds_seconds": dataclasses.asdict(least) if least else None,
                 "does_not_fit": verdict(one, topology),
             }

@@ -16,9 +16,35 @@ of peak that real tiles reach, elementwise work, the host and its data, compile 
 
 
 def markdown(facts: Sequence[Facts], topology: Topology) -> str:
-    """One line a program, then one section a program, then what the numbers are."""
+    """One line a program, what a whole run takes, one section a program, then what the numbers are."""
     table = summary(facts, [topology] * len(facts)).rstrip()
-    return "\n\n".join([table, *(_section(one, topology) for one in facts), CAVEATS]) + "\n"
+    whole = [
+        line
+        for bucket in dict.fromkeys(one.bucket for one in facts)
+        if (line := _whole(facts, topology, bucket))
+    ]
+    sections = (_section(one, topology) for one in facts)
+    return "\n\n".join([table, *whole, *sections, CAVEATS]) + "\n"
+
+
+def whole_run(facts: Sequence[Facts], topology: Topology, bucket: str) -> float | None:
+    """Seconds that these programs take at least, one after the other as often as a run calls them, when all samples are
+    of one bucket's shape; None where there are no bounds."""
+    found = [(one.runs, bounds(one, topology)) for one in facts if one.bucket == bucket]
+    if any(least is None for _, least in found) or not any(runs for runs, _ in found):
+        return None
+    return sum(runs * least.seconds for runs, least in found if least is not None)
+
+
+def _whole(facts: Sequence[Facts], topology: Topology, bucket: str) -> str:
+    seconds = whole_run(facts, topology, bucket)
+    if seconds is None:
+        return ""
+    hours = seconds / 3600
+    return (
+        f"The whole run, all samples in {bucket}: at least {hours:,.1f} hours, {hours * topology.chips:,.0f} "
+        "chip-hours (these programs alone; host, data, validation and saving not counted)."
+    )
 
 
 def _section(facts: Facts, topology: Topology) -> str:
@@ -39,7 +65,10 @@ def rows(facts: Facts, topology: Topology) -> list[tuple[str, str]]:
             ("outputs not in place of arguments", _gib(memory.outputs - memory.aliased)),
             ("temporaries: activations, gradients, gathered weights", _gib(memory.temporaries)),
             ("program code", _gib(memory.code)),
-            ("peak", _gib(memory.peak) + (f" of {topology.chip.hbm_gib} GiB" if topology.chip else "")),
+        ]
+        found += [(f"beside it: {name}", _gib(size)) for name, size in facts.resident.items()]
+        found += [
+            ("peak", _gib(facts.peak or 0) + (f" of {topology.chip.hbm_gib} GiB" if topology.chip else "")),
             ("model operations a chip", f"{facts.model_flops / facts.chips:.4g}"),
             (
                 "compiled operations a chip",
@@ -83,10 +112,13 @@ def _times(facts: Facts, topology: Topology) -> list[tuple[str, str]]:
     ]
     if topology.slices > 1:
         found.append(("at least, between slices", f"{least.between_slices:.3f} s"))
-    found.append(("tokens a second, at most", f"{facts.tokens / least.seconds:,.0f} (bound: {least.what})"))
+    if facts.tokens:
+        found.append(
+            ("tokens a second, at most", f"{facts.tokens / least.seconds:,.0f} (bound: {least.what})")
+        )
     if facts.runs:
         hours = facts.runs * least.seconds * facts.chips / 3600
-        found.append((f"chip-hours for {facts.runs} steps, at least", f"{hours:,.0f}"))
+        found.append((f"chip-hours for {facts.runs} runs, at least", f"{hours:,.0f}"))
     return found
 
 
@@ -102,12 +134,12 @@ def summary(facts: Sequence[Facts], topologies: Sequence[Topology]) -> str:
             cells += [f"does not fit: {one.problem}"] + [""] * 5
         else:
             cells += [
-                f"{one.memory.peak / GIB:.1f}",
-                f"{one.flops_ratio:.3f}",
+                f"{(one.peak or 0) / GIB:.1f}",
+                f"{one.flops_ratio:.3f}" if one.model_flops else "",
                 f"{one.total('result_bytes') / 1e9:.1f}",
                 f"{one.total('wire_bytes') / 1e9:.1f}",
                 f"{least.seconds:.2f} ({least.what})" if least else "",
-                f"{one.tokens / least.seconds:,.0f}" if least else "",
+                f"{one.tokens / least.seconds:,.0f}" if least and one.tokens else "",
             ]
         cells += [f"{one.compile_seconds:.0f}", f"{one.host_bytes / 1e9:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from chestx_jax.models.qwen2_vl.layers import POLICIES
-from chestx_jax.planning.programs import model_sizes
+from chestx_jax.planning.abstract import model_sizes
 from chestx_jax.planning.topology import Topology
 
 # From the one that keeps most (and redoes least) to the one that keeps least.

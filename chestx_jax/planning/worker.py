@@ -15,9 +15,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from chestx_jax.planning.abstract import Program
 from chestx_jax.planning.facts import Facts, Memory, summed
 from chestx_jax.planning.hlo import parse
-from chestx_jax.planning.programs import Program, build
+from chestx_jax.planning.programs import build
 from chestx_jax.planning.topology import Topology, devices
 from chestx_jax.planning.work import collectives, matmul_flops, opaque_kernels
 
@@ -38,12 +39,14 @@ def measure(program: Program, topology: Topology) -> Facts:
     module = parse(text) if memory else None
     return Facts(
         program=program.name,
+        bucket=program.bucket,
         topology=topology.name,
         chips=topology.chips,
         mesh=dict(program.mesh.shape),
         problem=problem,
         memory=memory,
         parts=dict(program.parts),
+        resident=dict(program.resident),
         model_flops=program.model_flops,
         compiled_flops=matmul_flops(module) if module else 0,
         traffic=summed(collectives(module, topology.chips // topology.slices)) if module else {},
@@ -91,8 +94,9 @@ def main(job_path: Path, result_path: Path) -> None:
     """Read the job, compile, write the facts."""
     job = json.loads(job_path.read_text())
     topology = Topology(job["kind"], tuple(job["shape"]), job["slices"])
-    programs = build(job["program"], ConfigDict(job["config"]), devices(topology), job["options"])
-    facts = measure(programs[job["index"]], topology)
+    config = ConfigDict(job["config"])
+    program = build(job["program"], config, devices(topology), job["tokens"], job["patches"])
+    facts = measure(program, topology)
     result_path.write_text(json.dumps(dataclasses.asdict(facts)))
 
 

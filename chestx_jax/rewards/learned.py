@@ -33,7 +33,17 @@ from chestx_jax.rollout.steps import steps_of
 from chestx_jax.weights import companions, find_step, load_pretrained
 
 ROWS, TOKEN_STEP, STEP_STEP = 32, 64, 16
-"""Completions at a time, and what tokens and steps are padded to a multiple of: few programs."""
+"""Completions at a time, at least, and what tokens and steps are padded to a multiple of: few programs."""
+
+
+def judging_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """Where a reward model lies: cut over all devices. A pass has thousands of rows to each gathered weight."""
+    return make_mesh({"replica": 1, "fsdp": -1, "tensor": 1}, devices)
+
+
+def rows_at_a_time(mesh: jax.sharding.Mesh) -> int:
+    """ROWS, rounded up so that the devices share them evenly."""
+    return _round_up(ROWS, mesh.size)
 
 
 def _least(values: Float[np.ndarray, " S"], judged: np.ndarray) -> float:
@@ -71,7 +81,7 @@ class Judge:
         Raises:
           CheckpointError, WeightsError, ProcessorError: the directory is no such run; names what is missing.
         """
-        mesh = make_mesh({"replica": 1, "fsdp": -1, "tensor": 1})
+        mesh = judging_mesh()
         processor = Processor.from_pretrained(Path(companions(directory)))
         return cls(
             load_pretrained(directory, mesh=mesh, extend=add_step_head),
@@ -95,13 +105,13 @@ class Judge:
             ids, spans = steps_of(self.spans, tokens)
             ids = np.pad(ids, (prompts[key].num_tokens, 0), constant_values=-1)
             read.append((continued(prompts[key], tokens), ids, spans))
-        found = []
-        for start in range(0, len(read), ROWS):
-            found += self._judge(read[start : start + ROWS])
+        found, rows = [], rows_at_a_time(self.mesh)
+        for start in range(0, len(read), rows):
+            found += self._judge(read[start : start + rows])
         return found
 
     def _judge(self, rows: list[tuple[Example, Int[np.ndarray, " T"], tuple[Span, ...]]]) -> list[Any]:
-        filled = rows + rows[-1:] * (ROWS - len(rows))
+        filled = rows + rows[-1:] * (rows_at_a_time(self.mesh) - len(rows))
         examples = [example for example, _, _ in filled]
         bucket = Bucket(
             _round_up(max(example.num_tokens for example in examples), TOKEN_STEP),
@@ -114,12 +124,15 @@ class Judge:
         sharding = batch_sharding(self.mesh)
         batch = jax.device_put(stack(examples, bucket, self.processor.pad_id), sharding)
         with jax.set_mesh(self.mesh):
-            out = np.asarray(_probabilities(self.model, batch, jax.device_put(ids, sharding), width))
+            out = np.asarray(probabilities(self.model, batch, jax.device_put(ids, sharding), width))
         return [(row[: len(spans)], spans) for row, (_, _, spans) in zip(out, rows, strict=False)]
 
 
 @partial(jax.jit, static_argnums=3)
-def _probabilities(model: Qwen2VL, batch: Any, step_ids: Any, steps: int) -> Any:
+def probabilities(
+    model: Qwen2VL, batch: Any, step_ids: Int[jax.Array, "B T"], steps: int
+) -> Float[jax.Array, "B S 3"]:
+    """Those of `models.process_reward.VERDICTS` for each of `steps` steps, as one program."""
     return jax.nn.softmax(step_logits(model, batch, step_ids, steps))
 
 

@@ -14,8 +14,9 @@ from chestx_jax.data.pipeline import Batch
 from chestx_jax.data.processor import Processor
 from chestx_jax.data.schema import Sample
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import batch_sharding
+from chestx_jax.parallel import batch_sharding, replicated
 from chestx_jax.rollout.decode import Generated, generate
+from chestx_jax.rollout.layout import move
 from chestx_jax.rollout.sampling import Sampling
 
 BUCKET_STEP = 64  # prompts are padded to a multiple of this many tokens: few programs, little padding
@@ -53,6 +54,7 @@ class Engine:
     """Completes prompts with whatever weights it is given; one compiled program a shape of prompts.
 
     Attributes:
+      mesh: where it writes (`layout.writing_mesh`); the weights it is given lie there.
       max_new_tokens: a completion is cut there.
       sampling: without `forbidden_ids`: the engine forbids what the processor says (vision and other special
         tokens, and ids that no token has).
@@ -70,6 +72,11 @@ class Engine:
         forbidden = self.processor.forbidden_ids(model.config.vocab_size)
         return replace(self.sampling, forbidden_ids=forbidden)
 
+    def take(self, model: Qwen2VL, mesh: Mesh) -> Qwen2VL:
+        """The model, whose weights lie on `mesh`, as this engine writes with it: moved once, or itself where nothing
+        has to move."""
+        return model if mesh == self.mesh else move(model, self.mesh)
+
     def generate(
         self, model: Qwen2VL, batch: Batch, key: Key[Array, ""], prompt_ids: Int[np.ndarray, " P"]
     ) -> Generated:
@@ -84,16 +91,17 @@ class Engine:
             np.asarray(prompt_ids, np.int32), (0, len(batch.row_mask) - len(batch.samples)), mode="edge"
         )
         rows = (ids[:, None] * self.group_size + np.arange(self.group_size, dtype=np.int32)).reshape(-1)
-        return generate(
-            model,
-            jax.device_put(batch.arrays, batch_sharding(self.mesh)),
-            max_new_tokens=self.max_new_tokens,
-            eos_ids=self.processor.eos_ids,
-            sampling=self.sampling_for(model),
-            key=key,
-            row_ids=jnp.asarray(rows),
-            group_size=self.group_size,
-        )
+        with jax.set_mesh(self.mesh):
+            return generate(
+                model,
+                jax.device_put(batch.arrays, batch_sharding(self.mesh)),
+                max_new_tokens=self.max_new_tokens,
+                eos_ids=self.processor.eos_ids,
+                sampling=self.sampling_for(model),
+                key=jax.device_put(key, replicated(self.mesh)),  # it may come from the training mesh
+                row_ids=jnp.asarray(rows),
+                group_size=self.group_size,
+            )
 
     def read(self, generated: Generated, batch: Batch) -> Completion:
         """Waits for the arrays and decodes them; filling rows are left out."""

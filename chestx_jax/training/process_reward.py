@@ -178,7 +178,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         graphdef, params = split_model(model)
         del model
         tx = make_optimizer(config.optimizer, config.steps, config.guard.spike)
-        state = init_state(params, tx, _learns(config), mesh)
+        state = init_state(params, tx, learns(config), mesh)
         state, start = saver.resume(state, batches)
         step = make_step(
             partial(step_sums, graphdef),
@@ -222,8 +222,8 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
     print(table(scores))
 
 
-def _learns(config: ConfigDict) -> Callable[[str], bool]:
-    """The head learns always, the trunk as the config says."""
+def learns(config: ConfigDict) -> Callable[[str], bool]:
+    """Which dotted parameter paths learn: the head learns always, the trunk as the config says."""
     trunk = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
     return lambda path: path.startswith("step_head.") or trunk(path)
 

@@ -11,7 +11,8 @@ from chestx_jax.models.qwen2_vl import TINY, Qwen2VL
 from chestx_jax.planning.facts import Facts, Memory, bounds, facts_from_dict, verdict
 from chestx_jax.planning.flops import forward_flops, update_flops
 from chestx_jax.planning.hlo import parse
-from chestx_jax.planning.report import markdown, summary
+from chestx_jax.planning.report import markdown, summary, whole_run
+from chestx_jax.planning.textbook import Passes, groups_flops, rows_flops
 from chestx_jax.planning.topology import GIB, TopologyError, chips, parse_topology
 from chestx_jax.planning.work import matmul_flops
 from chestx_jax.planning.worker import out_of_memory
@@ -22,12 +23,14 @@ V5E = parse_topology("v5e:8x8", 1)
 def some_facts(temporaries: int = GIB, compiled_flops: int = 197 * 10**12, **changes: Any) -> Facts:
     fields: dict[str, Any] = dict(
         program="sft",
+        bucket="1024 tokens, 1024 patches",
         topology="v5e:8x8",
         chips=64,
         mesh={"replica": 1, "fsdp": 64, "tensor": 1},
         problem="",
         memory=Memory(arguments=2 * GIB, outputs=2 * GIB, temporaries=temporaries, aliased=2 * GIB, code=0),
         parts={"parameters": GIB, "optimizer": GIB},
+        resident={},
         model_flops=64 * 180e12,
         compiled_flops=compiled_flops,
         traffic={
@@ -62,12 +65,29 @@ def test_peak_counts_donated_arguments_once() -> None:
     assert verdict(some_facts(memory=None, problem="too big"), V5E) == "too big"
 
 
+def test_what_a_run_keeps_beside_a_program_needs_room_too() -> None:
+    beside = some_facts(resident={"optimizer": 8 * GIB, "reference": 5 * GIB})
+    assert beside.peak == 16 * GIB
+    assert verdict(beside, V5E) == "needs 16.0 GiB a chip, which has 15.75 GiB"
+    assert "| beside it: optimizer | 8.00 GiB |" in markdown([beside], V5E)
+
+
+def test_a_whole_run_is_its_programs_as_often_as_it_calls_them() -> None:
+    small = some_facts(bucket="small", runs=10)
+    facts = [some_facts(), some_facts(runs=7200), small]
+    assert whole_run(facts, V5E, "small") == pytest.approx(10 * 1.6)
+    text = markdown(facts, V5E)
+    # (3600 + 7200) x 1.6 s = 4.8 hours of 64 chips
+    assert "all samples in 1024 tokens, 1024 patches: at least 4.8 hours, 307 chip-hours" in text
+    assert whole_run([some_facts(memory=None, problem="too big")], V5E, small.bucket) is None
+
+
 def test_tables_say_what_matters() -> None:
     facts = [some_facts(), some_facts(memory=None, problem="needs 17GiB of hbm a chip, which has 15.75GiB")]
     text = markdown(facts, V5E)
     assert "**fits**" in text and "**DOES NOT FIT**: needs 17GiB" in text
     assert "1.094 of the model's" in text  # 197 over 180
-    assert "| chip-hours for 3600 steps, at least | 102 |" in text  # 1.6 s x 64 chips x 3600 / 3600
+    assert "| chip-hours for 3600 runs, at least | 102 |" in text  # 1.6 s x 64 chips x 3600 / 3600
     assert "163,840 (bound: between slices)" in text
     assert summary(facts, [V5E, V5E]).count("\n") == 4
 
@@ -121,3 +141,40 @@ def test_the_textbook_counts_what_a_forward_pass_compiles_to() -> None:
     text = jax.jit(Qwen2VL.__call__).lower(model, batch).compile().as_text()
     assert matmul_flops(parse(text)) == forward_flops(TINY, rows, tokens, patches)
     assert update_flops(TINY, rows, tokens, patches) == 3 * forward_flops(TINY, rows, tokens, patches)
+
+
+@pytest.mark.parametrize(
+    ("paths", "tied", "expected"),
+    [
+        (
+            ("vision.merger.fc1.kernel", "text.layers.mlp.up_proj.kernel", "lm_head.kernel"),
+            False,
+            Passes(3, 3, 3),
+        ),
+        # adapters of the language model: no gradient for frozen kernels, none at all for what lies before them
+        (("text.layers.attn.q_proj.lora_a", "step_head.kernel"), False, Passes(1, 2, 2)),
+        (("text.layers.mlp.up_proj.kernel", "text.embed.embedding"), True, Passes(1, 3, 3)),
+        (("step_head.kernel",), False, Passes(1, 1, 1)),
+    ],
+)
+def test_what_learns_says_how_often_a_pass_is_paid(
+    paths: tuple[str, ...], tied: bool, expected: Passes
+) -> None:
+    nested: dict[str, Any] = {}
+    for path in paths:
+        *above, last = path.split(".")
+        at = nested
+        for name in above:
+            at = at.setdefault(name, {})
+        at[last] = 0.0
+    assert Passes.of(nested, tied) == expected
+
+
+def test_a_group_pays_for_its_prompt_once() -> None:
+    full, one = Passes(3, 3, 3), Passes()
+    assert rows_flops(TINY, full, 2, 24, 16) == update_flops(TINY, 2, 24, 16)
+    once = groups_flops(TINY, one, 1, 1, 24, 16, 8)
+    four = groups_flops(TINY, one, 1, 4, 24, 16, 8)
+    alone = groups_flops(TINY, one, 1, 0, 24, 16, 8)
+    assert four - alone == pytest.approx(4 * (once - alone))
+    assert groups_flops(TINY, full, 3, 4, 24, 16, 8) == pytest.approx(9 * four)

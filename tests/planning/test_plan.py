@@ -7,11 +7,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from chestx_jax.planning import plan
+from chestx_jax.planning.abstract import PlanError
 from chestx_jax.planning.compiling import CompileError, compile_program
 from chestx_jax.planning.facts import bounds, verdict
+from chestx_jax.planning.programs import build, recipe_programs
 from chestx_jax.planning.search import candidates
 from chestx_jax.planning.topology import GIB, parse_topology
-from configs import sft
+from configs import grpo, process_reward, sft
 from tests.planning.conftest import needs_libtpu
 
 V5E = parse_topology("v5e:2x2", 1)
@@ -19,7 +21,7 @@ V5E = parse_topology("v5e:2x2", 1)
 
 @needs_libtpu
 def test_two_layers_at_7b_width_on_four_chips(two_layers: ConfigDict, tmp_path: Path) -> None:
-    facts = list(plan.plan(two_layers, V5E, ["sft"], {}))
+    facts = list(plan.plan(two_layers, V5E, ["sft"]))
     (one,) = facts
     plan.check(facts, V5E)
     # float32 parameters and two moments of the same size, cut over four chips
@@ -39,43 +41,79 @@ def test_two_layers_at_7b_width_on_four_chips(two_layers: ConfigDict, tmp_path: 
     plan.write(facts, V5E, tmp_path / "out")
     (record,) = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert record["peak_bytes"] == one.memory.peak and record["does_not_fit"] == ""
-    assert "chip-hours for 100 steps" in (tmp_path / "out" / "plan.md").read_text()
+    assert "chip-hours for 100 runs" in (tmp_path / "out" / "plan.md").read_text()
 
 
 @needs_libtpu
 def test_what_does_not_fit_says_so(two_layers: ConfigDict) -> None:
     two_layers.model.remat = "none"
     two_layers.update(batch_size=512)
-    one = compile_program("sft", two_layers, V5E, index=0, options={})
+    one = compile_program("sft", two_layers, V5E, tokens=512, patches=256)
     assert one.memory is None and "GiB of memory a chip, which has 15.75GiB" in verdict(one, V5E)
     with pytest.raises(plan.DoesNotFit, match=r"sft 512 tokens.*needs \d"):
         plan.check([one], V5E)
 
 
 def test_simulated_devices_need_no_libtpu(tmp_path: Path) -> None:
-    config = sft.get_config("tiny")
+    """A whole GRPO step, from the config alone."""
+    config = grpo.get_config("tiny")
+    config.model.arch = "tiny"
     config.data.buckets = ((64, 16),)
+    config.rollout.update(group_size=2, max_new_tokens=6)
+    config.update(batch_size=16, accumulation=2)
     topology = parse_topology("cpu:8", 1)
-    options = {"rollout": dict(prompts=8, group=2, new_tokens=5, tensor=1)}
-    facts = list(plan.plan(config, topology, ["sft", "rollout"], options))
-    update, rollout = facts
+    facts = list(plan.plan(config, topology, recipe_programs(config)))
+    reshard, rollout, score, update = facts
+    assert [one.program.split()[:2] for one in facts] == [
+        ["grpo", "reshard"],
+        ["rollout", "of"],
+        ["grpo", "score"],
+        ["grpo", "update"],
+    ]
     assert update.mesh == {"replica": 1, "fsdp": 8, "tensor": 1} and update.runs == config.steps
-    assert 1.0 < update.flops_ratio < 1.4 and 1.0 <= rollout.flops_ratio < 1.2
-    assert update.traffic["reduce-scatter"]["times"] > 0
+    assert rollout.mesh == {"replica": 8, "fsdp": 1, "tensor": 1}
     assert (
-        rollout.total("wire_bytes") < 10_000
-    )  # whole weights on each device: only the loop's end is agreed on
+        0.9 < update.flops_ratio < 1.3 and 0.9 <= rollout.flops_ratio < 1.2 and 0.9 < score.flops_ratio < 1.1
+    )
+    assert update.traffic["reduce-scatter"]["times"] > 0
+    # whole weights on each device: only the loop's end is agreed on
+    assert rollout.total("wire_bytes") < 10_000 and reshard.total("wire_bytes") > 0
+    assert rollout.resident.keys() == {"parameters", "optimizer", "reference"}
+    assert update.resident == {"reference": update.parts["parameters"]}
     assert bounds(update, topology) is None and verdict(update, topology) == ""
     plan.write(facts, topology, tmp_path)
     text = (tmp_path / "plan.md").read_text()
-    assert "rollout of 5" in text and "lower bound" in text
+    assert "rollout of 32 x 6" in text and "lower bound" in text
+
+
+def test_the_process_reward_model_trains_and_judges() -> None:
+    config = process_reward.get_config("tiny")
+    config.model.arch = "tiny"
+    config.data.buckets = ((64, 16),)
+    config.update(batch_size=16)
+    training, verdicts = plan.plan(config, parse_topology("cpu:8", 1), recipe_programs(config))
+    assert training.runs == config.steps and 1.0 < training.flops_ratio < 1.5
+    assert 1.0 <= verdicts.flops_ratio < 1.1 and verdicts.tokens == 32 * 64
+    assert training.parts["optimizer"] < training.parts["parameters"]  # adapters and head alone
+
+
+def test_a_recipe_says_which_programs_it_has() -> None:
+    assert recipe_programs(sft.get_config("tiny")) == ("sft",)
+    config = grpo.get_config("qwen2_vl_7b")
+    config.objective.kl_weight = 0.0
+    assert recipe_programs(config) == ("reshard", "rollout", "grpo")
+    config.rewards.process.function = "learned:DIR"
+    config.rollout.tensor = 0
+    assert recipe_programs(config) == ("rollout", "verdicts", "grpo")
+    with pytest.raises(PlanError, match=r"--program=score: .* compiles only rollout, verdicts, grpo"):
+        build("score", config, [], 64, 16)
 
 
 def test_a_mesh_that_does_not_fit_is_the_users_to_mend() -> None:
     config = sft.get_config("tiny")
     config.mesh.fsdp = 3
     with pytest.raises(CompileError, match="does not fit 8 devices"):
-        compile_program("sft", config, parse_topology("cpu:8", 1), index=0, options={})
+        compile_program("sft", config, parse_topology("cpu:8", 1), tokens=64, patches=16)
 
 
 def test_candidates_divide_chips_batch_and_heads() -> None:
@@ -92,12 +130,14 @@ def test_candidates_divide_chips_batch_and_heads() -> None:
 def test_search_proposes_the_lowest_bound_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.planning.test_facts import some_facts
 
-    def compiled(name, config, topology, *, index, options):
+    def compiled(name, config, topology, *, tokens, patches):
         peak = {"mlp": 20, "minimal": 12, "full": 6}[config.model.remat] * GIB
         flops = {"mlp": 1.1, "minimal": 1.2, "full": 1.3}[config.model.remat] * config.mesh.tensor * 1e14
         return some_facts(temporaries=peak, compiled_flops=int(flops))
 
     monkeypatch.setattr(plan, "compile_program", compiled)
-    facts, changes = plan.search(sft.get_config("qwen2_vl_7b"), parse_topology("v5e:8x8", 1), 0)
+    facts, changes = plan.search(
+        sft.get_config("qwen2_vl_7b"), parse_topology("v5e:8x8", 1), "sft", 1024, 1024
+    )
     assert (changes["model.remat"], changes["mesh.tensor"]) == ("minimal", 1)
     assert len(facts) > 6 and "model.remat=full" in " ".join(one.program for one in facts)

@@ -92,7 +92,7 @@ def small(bench: Path) -> ConfigDict:
         stage.update(steps=2, batch_size=2, save_every=2, eval_every=2)
     config.grpo.data.buckets = ((128, 16),)
     config.judge.data.update(validation=(("binary/train.jsonl", "reason"),), validation_limit=16)
-    config.grpo.rollout.update(group_size=2, max_new_tokens=4)
+    config.grpo.rollout.update(group_size=2, max_new_tokens=4, tensor=4)
     config.grpo.update(validation_batch=2, table_every=2)
     with config.unlocked():
         config.arms = ConfigDict(dict(learned=config.arms.learned))

@@ -58,7 +58,7 @@ def recipe(bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conf
         buckets=((128, 16),),
         limit=16,
     )
-    config.rollout.update(group_size=4, max_new_tokens=8)
+    config.rollout.update(group_size=4, max_new_tokens=8, tensor=4)
     config.rewards = ConfigDict(dict(letters=component("letter_rewards.letters")))
     config.mesh.update(fsdp=2, tensor=4)
     config.update(steps=3, batch_size=2, save_every=2, eval_every=3, table_every=3, validation_batch=4)

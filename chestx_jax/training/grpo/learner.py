@@ -1,6 +1,7 @@
 """GRPO for images: complete prompts, reward the completions, learn from what did better than its group.
 
-A step: P prompts are read once each and completed G times (`rollout.Engine`); the completions are rewarded on
+A step: the weights move to where they write (`rollout.layout`); P prompts are read once each and completed G times
+(`rollout.Engine`); the completions are rewarded on
 the host while the device computes what log-probabilities the loss needs besides its own; rewards become
 advantages token by token (`credit`); `epochs` x `minibatches` jitted updates follow (`update`). The step's key is
 `fold_in(seed, step)`, so a resumed run is the same run, bit for bit.
@@ -21,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import Batch, Pipeline
+from chestx_jax.models.qwen2_vl import Qwen2VL
 from chestx_jax.parallel import batch_sharding
 from chestx_jax.rewards import Rewards, columns_of
 from chestx_jax.rollout import Completion, Engine, TokenSpans
@@ -53,6 +55,7 @@ class Learner:
 
     Attributes:
       batches: where further prompts come from when groups without spread are replaced.
+      mesh: where training happens; the engine may write on another one over the same devices.
       reference: what the KL divergence is taken from, the parameters that learn as they were at the start; None
         where the objective has no use for it.
       step: updates of the policy so far; part of every key.
@@ -75,7 +78,11 @@ class Learner:
         """One rollout and the updates from it."""
         self.step += 1
         began = time.monotonic()
-        group, drawn = self._collect(state, batch)
+        model = self.engine.take(model_from(self.graphdef, state.trainable, state.frozen), self.mesh)
+        jax.block_until_ready(nnx.state(model))
+        moved = time.monotonic()
+        group, drawn = self._collect(state, model, batch)
+        del model  # the updates need the room
         completion, size = group.completion, self.engine.group_size
         rolled = time.monotonic()
         advantages = token_advantages(
@@ -105,18 +112,19 @@ class Learner:
             "zero_spread_share": float(zero_spread(group.rewards.total, size).mean()),
             "prompts_drawn": drawn,
             "advantage/mean_abs": float(np.abs(advantages[completion.mask]).mean()),
-            "seconds/rollout": rolled - began,
+            "seconds/reshard": moved - began,
+            "seconds/rollout": rolled - moved,
             "seconds/learn_dispatch": time.monotonic() - rolled,
         }
 
-    def _collect(self, state: TrainState, batch: Batch) -> tuple[Group, int]:
+    def _collect(self, state: TrainState, model: Qwen2VL, batch: Batch) -> tuple[Group, int]:
         """Completions of `batch`, and of more prompts while too many groups have no spread; how many were drawn."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), self.step)
-        groups = [self._roll_out(state, batch, key, 0)]
+        groups = [self._roll_out(state, model, batch, key, 0)]
         while len(groups) <= self.config.rollout.refills and self._informative(groups).sum() < len(
             batch.samples
         ):
-            groups.append(self._roll_out(state, next(self.batches), key, len(groups)))
+            groups.append(self._roll_out(state, model, next(self.batches), key, len(groups)))
         if len(groups) == 1:
             return groups[0], len(batch.samples)
         useful = self._informative(groups)
@@ -126,9 +134,8 @@ class Learner:
     def _informative(self, groups: list[Group]) -> Bool[np.ndarray, " P"]:
         return np.concatenate([~zero_spread(g.rewards.total, self.engine.group_size) for g in groups])
 
-    def _roll_out(self, state: TrainState, batch: Batch, key: Array, refill: int) -> Group:
+    def _roll_out(self, state: TrainState, model: Qwen2VL, batch: Batch, key: Array, refill: int) -> Group:
         ids = refill * len(batch.samples) + np.arange(len(batch.samples))
-        model = model_from(self.graphdef, state.trainable, state.frozen)
         completion = self.engine.complete(model, batch, key, ids)
         scores = self._score(state, batch.arrays, completion)  # dispatched; the host goes on
         rewards = self.settings.rewards(

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import Pipeline
 from chestx_jax.parallel import make_mesh
-from chestx_jax.rollout import Engine, TokenSpans
+from chestx_jax.rollout import Engine, TokenSpans, writing_mesh
 from chestx_jax.training.bench import open_bench
 from chestx_jax.training.grpo.learner import Learner
 from chestx_jax.training.grpo.settings import Settings, check
@@ -43,11 +43,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
-    _check_rows(config, mesh)
+    writing = writing_mesh(mesh, config.rollout.tensor)
+    _check_rows(config, mesh, writing)
     bench = open_bench(config.data, config.seed, workdir)
     processor = make_processor(config.model, config.data.image_size, bench.processor)
     engine = Engine(
-        processor, mesh, config.rollout.max_new_tokens, settings.sampling, config.rollout.group_size
+        processor, writing, config.rollout.max_new_tokens, settings.sampling, config.rollout.group_size
     )
     batches = Pipeline(
         bench.train,
@@ -84,7 +85,9 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
             spans=TokenSpans.of(processor.tokenizer.backend_tokenizer),
             mesh=mesh,
             batches=batches,
-            score=make_score(graphdef, sampling, config.loss_chunk),
+            score=make_score(
+                graphdef, sampling, config.loss_chunk, parts=config.minibatches * config.accumulation
+            ),
             update=make_update(
                 graphdef,
                 tx,
@@ -104,7 +107,7 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
             train_step=learner,
             save=saver.save,
             evaluate=lambda step, state: validation(
-                step, model_from(graphdef, state.trainable, state.frozen)
+                step, engine.take(model_from(graphdef, state.trainable, state.frozen), mesh)
             ),
         )
         writer = MetricWriter(workdir, start)
@@ -123,15 +126,20 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
             batches.close()
 
 
-def _check_rows(config: ConfigDict, mesh: Mesh) -> None:
-    shares = mesh.shape["replica"] * mesh.shape["fsdp"]
+def _check_rows(config: ConfigDict, mesh: Mesh, writing: Mesh) -> None:
     parts = config.minibatches * config.accumulation
-    for name, prompts in (
-        ("batch_size", config.batch_size // parts),
-        ("validation_batch", config.validation_batch),
+    for name, what, prompts, where in (
+        ("batch_size", "prompts at a time", config.batch_size // parts, mesh),
+        ("batch_size", "prompts to complete", config.batch_size, writing),
+        ("validation_batch", "prompts to complete", config.validation_batch, writing),
     ):
+        shares = where.shape["replica"] * where.shape["fsdp"]
         if prompts % shares:
             raise TrainingError(
-                f"config.{name}: {prompts} prompts at a time cannot be divided evenly among the {shares} shares of "
-                "the mesh's axes replica x fsdp"
+                f"config.{name}: {prompts} {what} cannot be divided evenly among the {shares} shares of "
+                + (
+                    "the mesh's axes replica x fsdp"
+                    if where is mesh
+                    else "the devices by config.rollout.tensor"
+                )
             )

@@ -35,19 +35,39 @@ def check(config: ConfigDict) -> Settings:
       TrainingError: a field that cannot be, or that makes no sense beside another; names both.
       RewardError: no reward, or one that cannot be found.
     """
-    rollout = config.rollout
-    try:
-        objective = Objective(**config.objective)
-        sampling = Sampling(
-            temperature=rollout.temperature, top_k=rollout.top_k, top_p=rollout.top_p, min_p=rollout.min_p
-        )
-    except ValueError as error:
-        raise TrainingError(f"config: {error}") from error
+    objective, sampling = objective_of(config), sampling_of(config)
     rewards = RewardMixture.from_config(config.rewards.to_dict())
     for wrong, message in _problems(config, rewards):
         if wrong:
             raise TrainingError(message)
     return Settings(objective, sampling, rewards, config.epochs * config.minibatches)
+
+
+def objective_of(config: ConfigDict) -> Objective:
+    """The `objective` section.
+
+    Raises:
+      TrainingError: a field that cannot be.
+    """
+    try:
+        return Objective(**config.objective)
+    except ValueError as error:
+        raise TrainingError(f"config.objective: {error}") from error
+
+
+def sampling_of(config: ConfigDict) -> Sampling:
+    """How the `rollout` section draws tokens.
+
+    Raises:
+      TrainingError: a field that cannot be.
+    """
+    rollout = config.rollout
+    try:
+        return Sampling(
+            temperature=rollout.temperature, top_k=rollout.top_k, top_p=rollout.top_p, min_p=rollout.min_p
+        )
+    except ValueError as error:
+        raise TrainingError(f"config.rollout: {error}") from error
 
 
 def _problems(config: ConfigDict, rewards: RewardMixture) -> list[tuple[bool, str]]:

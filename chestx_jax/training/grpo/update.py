@@ -33,14 +33,28 @@ class _Micro:
     experience: Experience
 
 
-def make_score(graphdef: nnx.GraphDef, sampling: Sampling, chunk: int) -> Score:
-    """The jitted (trainable, frozen, prompts, tokens, mask) -> log-probabilities of the responses [R, N]."""
+def make_score(graphdef: nnx.GraphDef, sampling: Sampling, chunk: int, parts: int) -> Score:
+    """The jitted (trainable, frozen, prompts, tokens, mask) -> log-probabilities of the responses [R, N].
+
+    Args:
+      parts: how many the prompts are divided into, one after the other: as many as all micro-batches of an update,
+        so that what fits there fits here.
+    """
 
     @jax.jit
     def score(trainable: Any, frozen: Any, prompts: Prompts, tokens: Array, mask: Array) -> Array:
         model = model_from(graphdef, trainable, frozen)
-        hidden = continuation_hidden(model, prompts, tokens, mask)
-        return token_logprobs(model.logits, hidden, tokens, mask, sampling, chunk)[0]
+
+        def some(rows: tuple[Prompts, Array, Array]) -> Array:
+            hidden = continuation_hidden(model, *rows)
+            return token_logprobs(model.logits, hidden, *rows[1:], sampling, chunk)[0]
+
+        rows, count = (prompts, tokens, mask), prompts["tokens"].shape[0]
+        if parts == 1:
+            return some(rows)
+        found = jax.lax.map(some, _in_turn(rows, count, parts))
+        found = found.reshape(parts, count // parts, -1, *found.shape[2:])
+        return found.swapaxes(0, 1).reshape(tokens.shape)
 
     return score
 
@@ -89,7 +103,9 @@ def make_update(
 
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), state.trainable)
         start = (jnp.zeros(()), LossSums.zero(), zeros)
-        (loss, sums, total), _ = jax.lax.scan(step, start, _in_turn(rows, accumulation))
+        (loss, sums, total), _ = jax.lax.scan(
+            step, start, _in_turn(rows, rows.prompts["tokens"].shape[0], accumulation)
+        )
         return (loss, sums), total
 
     @partial(jax.jit, donate_argnums=0)
@@ -111,9 +127,8 @@ def make_update(
     return update
 
 
-def _in_turn(rows: _Micro, parts: int) -> _Micro:
+def _in_turn(rows: Any, prompts: int, parts: int) -> Any:
     """Every leaf [P * k, ...] as [parts, P / parts * k, ...]; prompt p with its k rows goes to part p % parts."""
-    prompts = rows.prompts["tokens"].shape[0]
 
     def split(x: Array) -> Array:
         x = x.reshape(prompts // parts, parts, x.shape[0] // prompts, *x.shape[1:])
