@@ -20,7 +20,7 @@ from chestx_jax.models.qwen2_vl.layers import Init, Linear
 from chestx_jax.models.qwen2_vl.model import Batch
 
 VERDICTS = ("supported", "contradicted", "not verifiable")
-_CHUNK = 256  # positions a row whose logits exist at a time
+_CHUNK = 256  # positions a row whose logits exist at a time, at most
 _EVEN = -2.0  # log-probability of a step at which the untrained head cannot decide
 
 
@@ -66,11 +66,15 @@ def token_logprobs(
 ) -> Float[Array, "B T"]:
     """Log-probability of each token given those before it, 0 for the first; logits are made chunk by chunk, and again
     in the backward pass."""
-    padding = -tokens.shape[1] % _CHUNK
+    length = tokens.shape[1]
+    size = -(
+        -length // -(-length // _CHUNK)
+    )  # of the fewest chunks, evenly filled: padding costs a whole head
+    padding = -length % size
 
     def chunks(x: Array) -> Array:
         x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(len(x), -1, _CHUNK, *x.shape[2:]), 1, 0)
+        return jnp.moveaxis(x.reshape(len(x), -1, size, *x.shape[2:]), 1, 0)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def chunk(part: tuple[Array, Array]) -> Array:
@@ -81,5 +85,5 @@ def token_logprobs(
 
     before = jnp.pad(hidden, ((0, 0), (1, 0), (0, 0)))[:, :-1]
     found = jax.lax.map(chunk, (chunks(before), chunks(tokens)))
-    joined = jnp.moveaxis(found, 0, 1).reshape(len(tokens), -1)[:, : tokens.shape[1]]
+    joined = jnp.moveaxis(found, 0, 1).reshape(len(tokens), -1)[:, :length]
     return joined.at[:, 0].set(0.0)

@@ -92,7 +92,8 @@ def test_the_process_reward_model_trains_and_judges() -> None:
     config.data.buckets = ((64, 16),)
     config.update(batch_size=16)
     training, verdicts = plan.plan(config, parse_topology("cpu:8", 1), recipe_programs(config))
-    assert training.runs == config.steps and 1.0 < training.flops_ratio < 1.5
+    assert training.runs == config.steps
+    assert 1.0 < training.flops_ratio < 1.6  # the head, a third of this model, is redone in the backward pass
     assert 1.0 <= verdicts.flops_ratio < 1.1 and verdicts.tokens == 32 * 64
     assert training.parts["optimizer"] < training.parts["parameters"]  # adapters and head alone
 
