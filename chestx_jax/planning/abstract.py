@@ -106,7 +106,7 @@ def abstract_state(
 ) -> tuple[nnx.GraphDef, Any, TrainState]:
     """(structure, optimizer, state) of a training run, as `training.state.init_state` makes them."""
     graphdef, params = split_model(model)
-    tx = make_optimizer(config.optimizer, updates)
+    tx = make_optimizer(config.optimizer, updates, config.guard.spike)
     trainable, frozen = partition(params, learns)
     opt_state = placed(jax.eval_shape(tx.init, trainable), optimizer_shardings(tx, trainable, mesh))
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))

@@ -23,7 +23,10 @@ FREE_FIELDS = (
 
 def identity(config: ConfigDict) -> dict[str, Any]:
     """The part of a config that makes two runs the same run."""
-    return {key: value for key, value in config.to_dict().items() if key not in FREE_FIELDS}
+    found = {key: value for key, value in config.to_dict().items() if key not in FREE_FIELDS}
+    if "rollout" in found:
+        del found["rollout"]["tensor"]  # a mesh, as `mesh` is
+    return found
 
 
 class Saver:
