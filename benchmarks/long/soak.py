@@ -1,6 +1,6 @@
 """Whether a run survives being killed: SIGKILL at random moments, again and again, on a tiny fine-tuning.
 
-    python -m benchmarks.long.soak [--kills=100] [--seed=0] [--workdir=DIR] [--json=FILE]
+    python -m benchmarks.long.soak [--kills=100] [--seed=0] [--workdir=DIR] [--minutes=N] [--json=FILE]
 
 A run of `STEPS` updates is killed until it has ended all the same, then the next one begins, until there were so many
 kills. Half of the moments are drawn evenly over the time that a life takes (starting, training, evaluating, saving),
@@ -37,6 +37,7 @@ POLL = 0.001  # seconds
 _KILLS = flags.DEFINE_integer("kills", 100, "How many.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where to train; a temporary directory by default.")
+_MINUTES = flags.DEFINE_float("minutes", float("inf"), "After which nothing more is killed.")
 _JSON = flags.DEFINE_string("json", None, "Where to write the figures.")
 
 
@@ -150,7 +151,9 @@ def kill_once(child: int, workdir: Path, moment: float, at_save: bool) -> bool:
 
 def main(argv: list[str]) -> None:
     """See the module's docstring."""
-    import chestx_jax.training.sft  # noqa: F401  (imported once, before the forks)
+    import transformers.models.auto.tokenization_auto  # noqa: F401  (imported once, before the forks)
+
+    import chestx_jax.training.sft  # noqa: F401
     from chestx_jax.data.embedded import build_small_bench
     from chestx_jax.weights.step_directories import finished_steps
 
@@ -173,20 +176,26 @@ def main(argv: list[str]) -> None:
     kills: list[dict[str, Any]] = []
     lives = runs = 0
     wrong: list[str] = []
-    while len(kills) < _KILLS.value or run.exists():
+
+    def killing() -> bool:
+        return len(kills) < _KILLS.value and time.monotonic() - began < 60 * _MINUTES.value
+
+    while killing() or run.exists():
         lives += 1
         resumed = max(finished_steps(run / "checkpoints"), default=0)
         child = fork(lambda: train(bench, run, cache), log)
-        if len(kills) < _KILLS.value and kill_once(child, run, draw.uniform(0, life), draw.random() < 0.5):
+        hunted = killing()
+        if hunted and kill_once(child, run, draw.uniform(0, life), draw.random() < 0.5):
             kept = max(finished_steps(run / "checkpoints"), default=0)
             reached = max(last_step(run), kept)
             phase = "saving" if saving(run) else "training" if reached > resumed else "starting"
+            print(f"kill {len(kills) + 1}, {phase}: at step {reached}, {kept} is kept", flush=True)
             kills.append({"phase": phase, "reached": reached, "kept": kept, "lost": reached - kept})
             limit = SAVE_EVERY * (2 if phase == "saving" else 1)
             if reached - kept > limit or kept < resumed:
                 wrong.append(f"kill {len(kills)} ({phase}): at step {reached}, {kept} was kept")
             continue
-        if len(kills) >= _KILLS.value:
+        if not hunted:
             finish(child, log)
         if max(finished_steps(run / "checkpoints"), default=0) < STEPS:
             sys.exit(f"a life ended before its run did:\n{log.read_text()[-4000:]}")

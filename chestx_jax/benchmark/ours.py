@@ -20,8 +20,8 @@ from chestx_jax.data import Processor, read_samples
 from chestx_jax.data.example import Bucket
 from chestx_jax.data.pipeline import Pipeline, Source
 from chestx_jax.models.qwen2_vl import Qwen2VL
+from chestx_jax.models.qwen2_vl.flops import grpo_update_flops, rollout_flops, update_flops
 from chestx_jax.parallel import make_mesh
-from chestx_jax.planning.flops import grpo_update_flops, rollout_flops, update_flops
 from chestx_jax.rewards import RewardMixture
 from chestx_jax.rollout import Engine, Sampling, TokenSpans, generate
 from chestx_jax.training.grpo.learner import Learner

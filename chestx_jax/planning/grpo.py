@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from chestx_jax.models.qwen2_vl import Qwen2VL, Qwen2VLConfig
+from chestx_jax.models.qwen2_vl.flops import rollout_flops
 from chestx_jax.parallel import make_mesh, shardings
 from chestx_jax.planning.abstract import (
     PlanError,
@@ -23,7 +24,6 @@ from chestx_jax.planning.abstract import (
     rows_of,
     state_parts,
 )
-from chestx_jax.planning.flops import rollout_flops
 from chestx_jax.planning.textbook import Passes, groups_flops
 from chestx_jax.rollout import Sampling, writing_mesh
 from chestx_jax.rollout.decode import _generate

@@ -8,8 +8,8 @@ from chestx_jax.planning.topology import GIB, Topology
 CAVEATS = """\
 What these numbers are. Memory, operations and bytes are read out of the very program that a run compiles; they are
 exact for it, except that a loop which may end early (decoding) counts at its longest, and that kernels listed as
-opaque count nothing. Model operations are the textbook's (planning/flops.py). Wire bytes are what a chip must at least
-receive; result bytes what it holds afterwards (a reduce-scatter receives much and keeps little).
+opaque count nothing. Model operations are the textbook's (models/qwen2_vl/flops.py). Wire bytes are what a chip must
+at least receive; result bytes what it holds afterwards (a reduce-scatter receives much and keeps little).
 Every time is a lower bound: one resource at its published peak, nothing else waiting. Tokens a second are therefore
 at most, chip-hours at least. Not known without the machine: how well communication hides behind arithmetic, the share
 of peak that real tiles reach, elementwise work, the host and its data, compile time on the pod, restarts."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from flax import traverse_util
 
 from chestx_jax.models.qwen2_vl import Qwen2VLConfig
-from chestx_jax.planning.flops import head_flops, language_flops, vision_flops
+from chestx_jax.models.qwen2_vl.flops import head_flops, language_flops, vision_flops
 from chestx_jax.training.state import Params
 
 

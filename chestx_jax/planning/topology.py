@@ -5,30 +5,17 @@ import importlib.util
 import math
 import os
 import re
-import tomllib
-from importlib import resources
 
 import jax
 from jax.experimental import topologies
+
+from chestx_jax.parallel.chips import Chip, chips
 
 GIB = 2**30
 
 
 class TopologyError(Exception):
     """A topology that is not known, or that cannot be compiled for here."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """Peaks of one chip; see chips.toml for units and sources."""
-
-    accelerator: str
-    flops: float
-    hbm_gib: float
-    hbm: float
-    ici: float
-    dcn: float
-    source: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +39,6 @@ class Topology:
     def chip(self) -> Chip | None:
         """None for cpu: a laptop's peaks are not published, so there are no bounds."""
         return None if self.kind == "cpu" else chips()[self.kind]
-
-
-def chips() -> dict[str, Chip]:
-    """The chips of chips.toml by name."""
-    text = resources.files("chestx_jax.planning").joinpath("chips.toml").read_text()
-    return {name: Chip(**fields) for name, fields in tomllib.loads(text).items()}
 
 
 def parse_topology(text: str, slices: int) -> Topology:

@@ -17,8 +17,10 @@ from ml_collections import ConfigDict
 
 from chestx_jax.data.stream import PipelineError
 from chestx_jax.training.metrics import MetricWriter, Progress
+from chestx_jax.training.profile import Profile
 from chestx_jax.training.state import TrainingError, TrainState
 from chestx_jax.training.stopping import Stopping
+from chestx_jax.training.timing import COMPILE, DATA_WAIT, EVAL, SAVE, STEP, Timing
 from chestx_jax.training.workdir import Life
 
 log = logging.getLogger(__name__)
@@ -42,11 +44,13 @@ class Hooks:
       save: (step, state, data_state, evaluated) -> None; `step` counts finished updates, `evaluated` is what this
         state was just found to score (`eval/name` -> value), or empty.
       evaluate: (step, state) -> scalars, under the name "eval".
+      flops: batch -> the operations that the model asks for in this step, on all devices (models/qwen2_vl/flops.py).
     """
 
     train_step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]]
     save: Callable[[int, TrainState, dict[str, Any], Mapping[str, float]], None]
     evaluate: Callable[[int, TrainState], Mapping[str, float]]
+    flops: Callable[[Any], float]
 
 
 class Preempted(Exception):
@@ -61,6 +65,7 @@ class _Pending:
     step: int
     metrics: Mapping[str, jax.Array]
     ids: tuple[str, ...]
+    flops: float
     data_wait: float
 
 
@@ -73,6 +78,7 @@ def train(
     start: int,
     life: Life,
     writer: MetricWriter,
+    profile: Profile,
 ) -> TrainState:
     """Run updates `start` + 1 to `config.steps`; saves and evaluates on the way and at the end.
 
@@ -85,14 +91,15 @@ def train(
         too large, or when a loss is not finite; names the step and the samples. The checkpoints from before it stay.
       Preempted: after SIGTERM or `max_seconds`, once the state is saved.
     """
-    steps = config.steps
-    report = _Report(writer, Progress(start, steps), config.guard.stop_after)
+    steps, timing = config.steps, Timing(life.began)
+    report = _Report(writer, Progress(start, steps), timing, config.guard.stop_after)
     pending: _Pending | None = None
     with Stopping(life.began, config.max_seconds) as stopping:
         for step in range(start + 1, steps + 1):
             began = time.monotonic()
             try:
-                batch = next(batches)
+                with timing.phase(DATA_WAIT):
+                    batch = next(batches)
             except PipelineError:
                 # a save takes all processes, and only this one knows of the error
                 if step > start + 1 and jax.process_count() == 1:
@@ -102,10 +109,13 @@ def train(
                     log.warning("step %d is saved; mend the input and run the same line to resume", step - 1)
                 raise
             data_wait = time.monotonic() - began
-            state, metrics = hooks.train_step(state, batch)
+            profile.before(step)
+            with timing.phase(COMPILE if step == start + 1 else STEP):
+                state, metrics = hooks.train_step(state, batch)
             if pending is not None:
                 report(pending)
-            pending = _Pending(step, metrics, batch.ids, data_wait)
+            profile.after(step, metrics)
+            pending = _Pending(step, metrics, batch.ids, hooks.flops(batch), data_wait)
             why = stopping.reason(step)
             due = step % config.save_every == 0 or step == steps or bool(why)
             evaluating = step % config.eval_every == 0 or step == steps
@@ -114,10 +124,13 @@ def train(
                 pending = None
             evaluated = {}
             if evaluating:
-                evaluated = {f"eval/{name}": value for name, value in hooks.evaluate(step, state).items()}
+                with timing.phase(EVAL):
+                    found = hooks.evaluate(step, state)
+                evaluated = {f"eval/{name}": value for name, value in found.items()}
                 writer.write(step, evaluated)
             if due:
-                hooks.save(step, state, batches.get_state(), evaluated)
+                with timing.phase(SAVE):
+                    hooks.save(step, state, batches.get_state(), evaluated)
             if why:
                 raise Preempted(
                     f"stopped by {why} after step {step}, which is saved; run the same line to resume"
@@ -131,14 +144,23 @@ class _Report:
 
     writer: MetricWriter
     progress: Progress
+    timing: Timing
     stop_after: int
     skipped: float | None = None  # updates so far, in all lives
 
     def __call__(self, pending: _Pending) -> None:
-        scalars = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
+        with self.timing.phase(STEP):  # until the device is done
+            values = jax.device_get(pending.metrics)
+        scalars = {name: float(value) for name, value in values.items()}
         self._guard(pending, scalars)
-        scalars["data_wait_seconds"] = pending.data_wait
-        self.writer.write(pending.step, {f"train/{name}": value for name, value in scalars.items()})
+        told = self.timing.take(scalars["tokens"], pending.flops)
+        self.writer.write(
+            pending.step,
+            {
+                **{f"train/{name}": value for name, value in scalars.items()},
+                **{f"perf/{name}": value for name, value in told.items()},
+            },
+        )
         self.progress.update(pending.step, scalars["loss"], scalars["tokens"])
         if pending.data_wait > 1.0 and pending.step > 2:
             log.warning("step %d waited %.1f s for data", pending.step, pending.data_wait)

@@ -28,6 +28,7 @@ from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.losses import TokenSums
 from chestx_jax.training.metrics import MetricWriter
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
+from chestx_jax.training.profile import Profile
 from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import (
@@ -38,7 +39,7 @@ from chestx_jax.training.state import (
     split_model,
     trainable_paths,
 )
-from chestx_jax.training.step import Arrays, make_step
+from chestx_jax.training.step import Arrays, make_step, step_flops
 from chestx_jax.training.workdir import Life, open_workdir
 from chestx_jax.weights import MODEL, Adapter, write_model_files
 
@@ -176,6 +177,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         )
         processor.save_pretrained(workdir / MODEL)
         graphdef, params = split_model(model)
+        sizes = model.config
         del model
         tx = make_optimizer(config.optimizer, config.steps, config.guard.spike)
         state = init_state(params, tx, learns(config), mesh)
@@ -198,18 +200,25 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
                 "first_error_accuracy": scores["first_error_accuracy"],
             }
 
-        writer = MetricWriter(workdir, start)
+        writer, profile = MetricWriter(workdir, start), Profile(config.profile_steps, workdir)
         try:
             state = train(
                 state,
                 batches,
-                Hooks(lambda state, batch: step(state, _put(mesh, arrays(batch))), saver.save, evaluate),
+                Hooks(
+                    lambda state, batch: step(state, _put(mesh, arrays(batch))),
+                    saver.save,
+                    evaluate,
+                    partial(step_flops, sizes),
+                ),
                 config,
                 start=start,
                 life=life,
                 writer=writer,
+                profile=profile,
             )
         finally:
+            profile.close()
             writer.close()
             batches.close()
         scores = {

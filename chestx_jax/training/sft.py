@@ -21,10 +21,11 @@ from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.losses import TokenSums, chunked_cross_entropy
 from chestx_jax.training.metrics import MetricWriter
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
+from chestx_jax.training.profile import Profile
 from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
-from chestx_jax.training.step import Arrays, TrainStep, make_step
+from chestx_jax.training.step import Arrays, TrainStep, make_step, step_flops
 from chestx_jax.training.workdir import Life, open_workdir
 from chestx_jax.weights import MODEL, Adapter, write_model_files
 
@@ -130,6 +131,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         )
         processor.save_pretrained(workdir / MODEL)
         graphdef, params = split_model(model)
+        sizes = model.config
         del model
         tx = make_optimizer(config.optimizer, config.steps, config.guard.spike)
         learns = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
@@ -148,8 +150,9 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
             evaluate=make_evaluate(
                 graphdef, mesh, list(validation_batches(config, bench, processor)), config.loss_chunk
             ),
+            flops=partial(step_flops, sizes),
         )
-        writer = MetricWriter(workdir, start)
+        writer, profile = MetricWriter(workdir, start), Profile(config.profile_steps, workdir)
         try:
             train(
                 state,
@@ -159,7 +162,9 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
                 start=start,
                 life=life,
                 writer=writer,
+                profile=profile,
             )
         finally:
+            profile.close()
             writer.close()
             batches.close()

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from chestx_jax.data.pipeline import Batch
+from chestx_jax.models.qwen2_vl import Qwen2VLConfig
+from chestx_jax.models.qwen2_vl.flops import update_flops
 from chestx_jax.training.guard import advance
 from chestx_jax.training.losses import TokenSums
 from chestx_jax.training.state import TrainState
@@ -70,3 +73,9 @@ def make_step(
         }
 
     return train_step
+
+
+def step_flops(sizes: Qwen2VLConfig, batch: Batch) -> float:
+    """Operations of an update on this batch, those of every process together, as if everything learned."""
+    rows, tokens = batch.arrays["tokens"].shape
+    return update_flops(sizes, rows * jax.process_count(), tokens, batch.arrays["patches"].shape[1])

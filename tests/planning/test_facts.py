@@ -8,12 +8,13 @@ import pytest
 from flax import nnx
 
 from chestx_jax.models.qwen2_vl import TINY, Qwen2VL
+from chestx_jax.models.qwen2_vl.flops import forward_flops, update_flops
+from chestx_jax.parallel.chips import chips
 from chestx_jax.planning.facts import Facts, Memory, bounds, facts_from_dict, verdict
-from chestx_jax.planning.flops import forward_flops, update_flops
 from chestx_jax.planning.hlo import parse
 from chestx_jax.planning.report import markdown, summary, whole_run
 from chestx_jax.planning.textbook import Passes, groups_flops, rows_flops
-from chestx_jax.planning.topology import GIB, TopologyError, chips, parse_topology
+from chestx_jax.planning.topology import GIB, TopologyError, parse_topology
 from chestx_jax.planning.work import matmul_flops
 from chestx_jax.planning.worker import out_of_memory
 

@@ -14,18 +14,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import PipelineError
+from chestx_jax.parallel.chips import peak_flops
+from chestx_jax.training import timing
 from chestx_jax.training.lock import holder
 from chestx_jax.training.loop import Hooks, Preempted, train
 from chestx_jax.training.metrics import MetricWriter
+from chestx_jax.training.profile import Profile
 from chestx_jax.training.sft import make_evaluate
 from chestx_jax.training.state import TrainingError
+from chestx_jax.training.status import status
 from chestx_jax.training.workdir import Life, open_workdir, read_lives
-from configs.common import guard
+from configs.common import guard, keep_best
 
+NO_PROFILE = Profile("", Path())
 CONFIG = ConfigDict(dict(steps=9, save_every=2, eval_every=9, max_seconds=0.0, guard=guard()))
 
 
@@ -66,12 +72,22 @@ def saved_by(tmp_path: Path, *, start: int, broken: int, nan_at: int = 0) -> lis
         train_step=step,
         save=lambda step, state, data, evaluated: saves.append((step, state, data["next_step"])),
         evaluate=lambda step, state: {},
+        flops=lambda batch: 0.0,
     )
     batches, writer = Batches(broken), MetricWriter(tmp_path, start)
     batches.taken = start
     try:
         with pytest.raises(TrainingError if nan_at else PipelineError):
-            train(start, batches, hooks, CONFIG, start=start, life=Life(time.monotonic()), writer=writer)
+            train(
+                start,
+                batches,
+                hooks,
+                CONFIG,
+                start=start,
+                life=Life(time.monotonic()),
+                writer=writer,
+                profile=Profile("", tmp_path),
+            )
     finally:
         writer.close()
     return saves
@@ -113,11 +129,21 @@ def run_with(tmp_path: Path, losses: list[float], stop_after: int) -> list[dict[
         train_step=lambda state, batch: (state + 1, rows[state]),
         save=lambda *_: None,
         evaluate=lambda step, state: {},
+        flops=lambda batch: 0.0,
     )
     tmp_path.mkdir()
     writer = MetricWriter(tmp_path, 0)
     try:
-        train(0, Batches(0), hooks, config, start=0, life=Life(time.monotonic()), writer=writer)
+        train(
+            0,
+            Batches(0),
+            hooks,
+            config,
+            start=0,
+            life=Life(time.monotonic()),
+            writer=writer,
+            profile=Profile("", tmp_path),
+        )
     finally:
         writer.close()
     return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -144,11 +170,21 @@ def test_a_run_whose_time_is_over_saves_and_stops(tmp_path: Path) -> None:
         ),
         save=lambda step, state, data, evaluated: saves.append((step, state, data["next_step"])),
         evaluate=lambda step, state: {},
+        flops=lambda batch: 0.0,
     )
     writer = MetricWriter(tmp_path, 0)
     config = ConfigDict({**CONFIG.to_dict(), "max_seconds": 60.0})
     with pytest.raises(Preempted, match=r"config\.max_seconds after step 1, which is saved"):
-        train(0, Batches(0), hooks, config, start=0, life=Life(time.monotonic() - 61), writer=writer)
+        train(
+            0,
+            Batches(0),
+            hooks,
+            config,
+            start=0,
+            life=Life(time.monotonic() - 61),
+            writer=writer,
+            profile=Profile("", tmp_path),
+        )
     writer.close()
     assert saves == [(1, 1, 1)]
 
@@ -207,3 +243,57 @@ def test_how_a_life_ended_is_noted_and_a_full_disk_is_told_plainly(tmp_path: Pat
         open_and_fail(tmp_path / "file" / "run", OSError())
     ends = [life["ended"] for life in read_lives(tmp_path)]
     assert ends[0] == "done" and ends[1].startswith("OSError") and ends[2].startswith("PermissionError")
+
+
+def test_where_a_run_stands_is_read_from_its_files(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no run"):
+        status(tmp_path)
+    config = ConfigDict({**CONFIG.to_dict(), "keep_best": keep_best().to_dict()})
+    with open_workdir(tmp_path, config):
+        assert status(tmp_path)[:2] == [
+            "step 0 of 9",
+            f"running: process {os.getpid()} on {socket.gethostname()}",
+        ]
+        writer = MetricWriter(tmp_path, 0)
+        writer.write(3, {"train/loss": 1.5, "perf/goodput": 0.5, "perf/seconds/step": 4.0})
+        writer.write(3, {"eval/loss": 2.5})
+        writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "train/lo')  # being written
+    told = status(tmp_path)
+    assert told[:2] == ["step 3 of 9", "done"]
+    assert "train/loss=1.5" in told[2] and "eval/loss=2.5" in told[3] and told[4] == "no checkpoint yet"
+    assert "1 lives; 0:04 in steps that were kept" in told[5]
+    with pytest.raises(ZeroDivisionError), open_workdir(tmp_path, config):
+        raise ZeroDivisionError("by nought")
+    assert "stopped: ZeroDivisionError: by nought" in status(tmp_path)[1]
+    lives = read_lives(tmp_path)
+    del lives[-1]["ended"]
+    (tmp_path / "run.json").write_text(json.dumps(lives))
+    assert "stopped: it was killed" in status(tmp_path)[1]
+
+
+def test_where_the_time_goes_and_what_the_device_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds since the start, four of them in a step of 800 tokens and 4e14 operations on a v5e of 197e12."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(timing, "peak_flops", lambda kind: 197e12 / jax.device_count())
+    clock = timing.Timing(0.0)
+    for phase, seconds in ((timing.COMPILE, 3.0), (timing.EVAL, 2.0)):
+        with clock.phase(phase):
+            now[0] += seconds
+    assert "tokens_per_second" not in clock.take(800, 4e14)  # compilation is no speed
+    for phase, seconds in ((timing.DATA_WAIT, 1.0), (timing.STEP, 4.0)):
+        with clock.phase(phase):
+            now[0] += seconds
+    told = clock.take(800, 4e14)
+    assert told["seconds/step"] == 4.0 and told["data_wait_share"] == 0.1 and told["goodput"] == 0.4
+    assert told["tokens_per_second"] == 160 and told["mfu"] == pytest.approx(4e14 / 5 / 197e12)
+    monkeypatch.undo()
+    assert peak_flops("TPU v5 lite") == 197e12 and peak_flops("cpu") is None
+
+
+@pytest.mark.parametrize("steps", ["3", "5:4", "a:b"])
+def test_steps_to_profile_are_checked(steps: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="profile_steps"):
+        Profile(steps, tmp_path)

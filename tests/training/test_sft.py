@@ -35,9 +35,17 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def without_times(workdir: Path) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in row.items() if not key.startswith("perf/")} for row in metrics(workdir)
+    ]
+
+
 @pytest.fixture
 def unbroken(recipe: ConfigDict, tmp_path: Path) -> Path:
+    recipe.profile_steps = "3:4"
     sft.run(recipe, tmp_path / "unbroken")
+    recipe.profile_steps = ""
     return tmp_path / "unbroken"
 
 
@@ -47,8 +55,10 @@ def test_a_run_leaves_what_it_takes_to_understand_and_use_it(recipe: ConfigDict,
     assert run["git_revision"] and run["versions"]["jax"] == jax.__version__
     assert list((unbroken / "tensorboard").iterdir())
     assert json.loads((unbroken / "model" / "chestx_jax.json").read_text()) == {"image_size": 56}
+    assert list((unbroken / "profile").rglob("*.xplane.pb"))
     rows = metrics(unbroken)
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
+    assert {"perf/tokens_per_second", "perf/goodput", "perf/seconds/step"} < set(rows[3])
     assert [row["step"] for row in rows if "eval/loss" in row] == [4]
     assert rows[-1]["eval/loss"] < 8 and rows[3]["train/loss"] < rows[0]["train/loss"]
 
@@ -73,10 +83,7 @@ def test_after_sigterm_the_same_line_ends_where_an_unbroken_run_does(
     monkeypatch.undo()
     sft.run(recipe, broken)
     assert_same(final_params(broken), final_params(unbroken))
-    strip = [{key: value for key, value in row.items() if "seconds" not in key} for row in metrics(broken)]
-    assert strip == [
-        {key: value for key, value in row.items() if "seconds" not in key} for row in metrics(unbroken)
-    ]
+    assert without_times(broken) == without_times(unbroken)
 
 
 def test_a_run_that_died_after_a_checkpoint_resumes_from_it(

@@ -1,6 +1,7 @@
 """A GRPO run from a config: what is loaded, what is saved, what the loop calls."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from chestx_jax.data.pipeline import Pipeline
+from chestx_jax.data.pipeline import Batch, Pipeline
+from chestx_jax.models.qwen2_vl import Qwen2VLConfig
+from chestx_jax.models.qwen2_vl.flops import grpo_update_flops, rollout_flops
 from chestx_jax.parallel import make_mesh
 from chestx_jax.rollout import Engine, TokenSpans, writing_mesh
 from chestx_jax.training.bench import open_bench
@@ -19,6 +22,7 @@ from chestx_jax.training.grpo.validation import Validation
 from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.metrics import MetricWriter
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
+from chestx_jax.training.profile import Profile
 from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor
 from chestx_jax.training.state import TrainingError, init_state, model_from, split_model, trainable_paths
@@ -70,6 +74,7 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
         processor.save_pretrained(workdir / MODEL)
         sampling = engine.sampling_for(model)
         graphdef, params = split_model(model)
+        sizes = model.config
         del model
         updates = config.steps * settings.updates
         tx = make_optimizer(config.optimizer, updates, config.guard.spike)
@@ -109,8 +114,9 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
             evaluate=lambda step, state: validation(
                 step, engine.take(model_from(graphdef, state.trainable, state.frozen), mesh)
             ),
+            flops=partial(step_flops, sizes, config.rollout),
         )
-        writer = MetricWriter(workdir, start)
+        writer, profile = MetricWriter(workdir, start), Profile(config.profile_steps, workdir)
         try:
             train(
                 state,
@@ -120,10 +126,21 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
                 start=start,
                 life=life,
                 writer=writer,
+                profile=profile,
             )
         finally:
+            profile.close()
             writer.close()
             batches.close()
+
+
+def step_flops(sizes: Qwen2VLConfig, rollout: ConfigDict, batch: Batch) -> float:
+    """Operations of one rollout of this batch and one update from it, those of every process together, as if no
+    response ended early: what is left out are the passes for the log-probabilities of other weights."""
+    prompts, tokens = batch.arrays["tokens"].shape
+    patches = batch.arrays["patches"].shape[1]
+    asked = (prompts * jax.process_count(), rollout.group_size, tokens, patches, rollout.max_new_tokens)
+    return rollout_flops(sizes, *asked) + grpo_update_flops(sizes, *asked)
 
 
 def _check_rows(config: ConfigDict, mesh: Mesh, writing: Mesh) -> None:
