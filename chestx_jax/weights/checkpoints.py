@@ -16,8 +16,9 @@ import functools
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,26 +121,23 @@ class Checkpoints:
             raise CheckpointError(f"a state to save needs the key 'params'; has {sorted(state)}")
         self.wait()
         self._note_score(step, scores or {})
-        writing = self._checkpointer.save_checkpointables_async(
-            step,
-            parts(state),
-            force=True,
-            custom_metadata={
-                "data_state": dict(data_state),
-                "meta": dict(meta),
-                "scores": {name: value for name, value in (scores or {}).items() if math.isfinite(value)},
-            },
-        )
+        metadata = {
+            "data_state": dict(data_state),
+            "meta": dict(meta),
+            "scores": {name: value for name, value in (scores or {}).items() if math.isfinite(value)},
+        }
+        with _told(self.directory / str(step)):
+            writing = self._checkpointer.save_checkpointables_async(
+                step, parts(state), force=True, custom_metadata=metadata
+            )
         self._pending = self._thread.submit(self._finish, writing, self.directory / str(step))
         self._saved.add(step)
 
     def _finish(self, writing: Any, path: epath.Path) -> None:
-        try:
+        with _told(path):
             writing.result()
-        except Exception as error:  # Orbax passes on whatever the file system said
-            raise CheckpointError(f"{path} could not be written; those before it stay: {error}") from error
-        if jax.process_index() == 0:
-            write_manifest(path)
+            if jax.process_index() == 0:
+                write_manifest(path)
 
     def _note_score(self, step: int, scores: Mapping[str, float]) -> None:
         if math.isfinite(score := scores.get(self._best, math.inf)):
@@ -219,11 +217,14 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the last save and let go of the background threads."""
-        self.wait()
-        if "_checkpointer" in vars(self):
-            self._checkpointer.close()
-        if "_thread" in vars(self):
-            self._thread.shutdown()
+        try:
+            self.wait()
+        finally:
+            if "_thread" in vars(self):
+                self._thread.shutdown()
+            if "_checkpointer" in vars(self):
+                with _told(self.directory):
+                    self._checkpointer.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -249,6 +250,17 @@ class _Preserve:
 
     def keep_scores(self, steps: set[int]) -> None:
         self.scores = {step: score for step, score in self.scores.items() if step in steps}
+
+
+@contextmanager
+def _told(path: epath.Path) -> Iterator[None]:
+    """Orbax passes on whatever the file system said, in errors of many types."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} could not be written; the checkpoints before it stay, and the same line resumes: {error}"
+        ) from error
 
 
 def _meet(where: str) -> None:

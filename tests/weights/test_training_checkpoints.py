@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -310,6 +311,27 @@ def test_a_checkpoint_without_checksums_is_used_with_a_warning(workdir, caplog):
     with Checkpoints(workdir, keep=2) as checkpoints:
         assert checkpoints.sound_step() == 7
     assert "7 has no files.json" in caplog.text
+
+
+def test_a_save_that_fails_is_told_and_costs_nothing_else(workdir, state):
+    """The disk is full: no file may grow beyond a kilobyte."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with (
+            pytest.raises(CheckpointError, match=r"could not be written; the checkpoints before it stay"),
+            Checkpoints(workdir, keep=2) as checkpoints,
+        ):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+            checkpoints.save(9, state, {}, META)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        assert checkpoints.sound_step() == 7 and checkpoints.steps() == (5, 7)
+        checkpoints.save(9, state, {}, META)
+        checkpoints.wait()
+        assert checkpoints.sound_step() == 9
 
 
 def test_the_best_is_kept_beside_the_newest(tmp_path):
