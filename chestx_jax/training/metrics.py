@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+BOARD_QUEUE = 1000  # events; more than are written between two looks at whether TensorBoard's thread lives
+
 log = logging.getLogger(__name__)
 
 
@@ -22,7 +24,10 @@ class MetricWriter:
         keep_lines_until(self._path, resume_step)
         self._file = self._path.open("ab", buffering=0)
         # purge_step hides what a killed run wrote beyond the checkpoint that this run starts from.
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=resume_step + 1, max_queue=BOARD_QUEUE
+        )
+        self._events = self._board._get_file_writer().event_writer
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One row, `{"step": .., "prefix/name": ..}`, unless there is nothing to say.
@@ -32,6 +37,10 @@ class MetricWriter:
         named = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
         if not named:
             return
+        if not self._events._worker.is_alive():
+            raise OSError(
+                errno.ENOSPC, "TensorBoard's files can no longer be written", str(self._path.parent)
+            )
         self._append((json.dumps({"step": step, **named}) + "\n").encode())
         for name, value in named.items():
             self._board.add_scalar(name, value, step)
@@ -48,7 +57,11 @@ class MetricWriter:
     def close(self) -> None:
         """Flush both files."""
         self._file.close()
-        self._board.close()
+        if self._events._worker.is_alive():
+            self._board.close()
+        else:  # its thread died of a full disk: nobody would empty the queue that closing, and leaving, wait for
+            self._events._event_queue.cancel_join_thread()
+            self._events._closed = True
 
 
 def keep_lines_until(path: Path, step: int) -> None:
