@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, traverse_util
 from jax.sharding import Mesh
 
@@ -34,7 +35,7 @@ def writing_mesh(training: Mesh, tensor: int) -> Mesh:
       `training` itself where nothing would move.
 
     Raises:
-      MeshError: `tensor` does not divide the devices.
+      MeshError: `tensor` does not divide the devices, or chips of two slices would share weights.
     """
     if tensor == 0:
         if training.shape["fsdp"] > 1:
@@ -49,7 +50,17 @@ def writing_mesh(training: Mesh, tensor: int) -> Mesh:
     if training.shape["fsdp"] == 1 and training.shape["tensor"] == tensor:
         return training
     devices = training.devices.reshape(training.size // tensor, 1, tensor)
+    _check_slices(devices, tensor)
     return Mesh(devices, training.axis_names, axis_types=training.axis_types)
+
+
+def _check_slices(devices: np.ndarray, tensor: int) -> None:
+    for group in devices.reshape(-1, tensor):
+        if len({device.slice_index for device in group if hasattr(device, "slice_index")}) > 1:
+            raise MeshError(
+                f"rollout.tensor={tensor}: chips of several slices would share the weights and exchange them over the "
+                "network between slices for every token; it must divide the chips of one slice"
+            )
 
 
 def writing_params(params: Params, dtype: Any) -> Params:

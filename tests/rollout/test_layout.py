@@ -1,6 +1,7 @@
 """Weights on their way from where they train to where they write."""
 
 import logging
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from chestx_jax.data import Processor, Sample
 from chestx_jax.models.qwen2_vl import Qwen2VL
 from chestx_jax.parallel import MeshError, make_mesh, place
 from chestx_jax.rollout import Engine, Sampling, writing_mesh
-from chestx_jax.rollout.layout import move
+from chestx_jax.rollout.layout import _check_slices, move
 from tests.rollout.test_engine import complete_all
 
 
@@ -74,3 +75,10 @@ def test_the_training_layout_is_kept_with_a_warning_only(caplog: pytest.LogCaptu
     assert "rollout.tensor=0" in caplog.text and "fsdp=4" in caplog.text
     with pytest.raises(MeshError, match=r"rollout\.tensor=3 does not divide the 8 devices"):
         writing_mesh(training, 3)
+
+
+def test_no_token_waits_for_the_network_between_slices() -> None:
+    chips = np.array([SimpleNamespace(slice_index=number // 4) for number in range(8)])
+    _check_slices(chips, 4)
+    with pytest.raises(MeshError, match=r"rollout\.tensor=8: chips of several slices"):
+        _check_slices(chips, 8)
