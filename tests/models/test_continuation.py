@@ -1,6 +1,7 @@
 """Groups of continuations in one pass that reads each prompt once: the states and gradients of whole rows."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from chestx_jax.models.qwen2_vl import Qwen2VL
+from chestx_jax.models.qwen2_vl import Qwen2VL, layers
 from chestx_jax.models.qwen2_vl.continuation import continuation_hidden
 from tests.models import cases
 
@@ -84,3 +85,27 @@ def test_rows_that_are_no_groups_are_an_error(model: Qwen2VL, tokens: np.ndarray
     prompts = cases.pad_rows(cases.unpadded_rows(CASE))
     with pytest.raises(ValueError, match="5 rows"):
         continuation_hidden(model, prompts, tokens[:5], MASK[:5])
+
+
+def test_long_groups_are_read_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same attention and gradients, whatever number of scores may exist at a time."""
+    draw, prompts, group, tokens, seen = np.random.default_rng(0), 2, 4, 5, 6
+    q, k, v = (draw.normal(size=(8, *shape)) for shape in ((4, tokens, 8), (2, 8, tokens), (2, tokens, 8)))
+    pk, pv = draw.normal(size=(prompts, 2, 8, seen)), draw.normal(size=(prompts, 2, seen, 8))
+    arrays = [jnp.asarray(x, jnp.float32) for x in (q, pk, pv, k, v)]
+    real = np.arange(seen)[None, None] < np.array([4, 6])[:, None, None]
+    causal = jnp.asarray(np.tril(np.ones((tokens, tokens), bool))[None].repeat(8, 0))
+
+    def loss(most: int, *arrays: jax.Array) -> jax.Array:
+        monkeypatch.setattr(layers, "SCORES", most)
+        q, pk, pv, k, v = arrays
+        return (layers.attend(q, (pk, pv, jnp.asarray(real)), (k, v, causal)) ** 2).sum()
+
+    grad = jax.value_and_grad(loss, argnums=range(1, 6))
+    whole = grad(2**28, *arrays)
+    one_row = 4 * tokens * (seen + tokens)
+    for rows in (2, 1):
+        assert f"length={group // rows}" in str(jax.make_jaxpr(partial(loss, rows * one_row))(*arrays))
+        jax.tree.map(
+            partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), grad(rows * one_row, *arrays), whole
+        )

@@ -113,6 +113,9 @@ def split_heads(x: Float[Array, "B T KH"], heads: int) -> Float[Array, "B K T H"
     return x.reshape(batch, length, heads, -1).swapaxes(1, 2)
 
 
+SCORES = (
+    2**28
+)  # of one prompt's rows that exist at a time: 1 GiB in float32, as far as `tensor` does not cut the heads
 Block = tuple[Float[Array, "P K H S"], Float[Array, "P K S H"], Bool[Array, "P T|1 S"]]
 
 
@@ -125,7 +128,36 @@ def attend(q: Float[Array, "B N T H"], *blocks: Block) -> Float[Array, "B T NH"]
     G times as many rows is far faster than G of them. Keys have their slots last, as a product with few queries reads
     them fastest there. Scores and softmax are float32. A row whose mask is empty gives a finite average, never NaN:
     masked scores are large, not infinite.
+
+    Where a group has more than SCORES of them, its rows are read some at a time, in the backward pass too: at 8 x 2,048
+    tokens after 2,048 the scores of one layer of the 7B model would take 7.5 GB.
     """
+    rows, heads, length, _ = q.shape
+    prompts, context = min(len(k) for k, _, _ in blocks), sum(k.shape[3] for k, _, _ in blocks)
+    group = rows // prompts
+    parts = next(
+        n
+        for n in range(1, group + 1)
+        if n == group or (group % n == 0 and group // n * heads * length * context <= SCORES)
+    )
+    if parts == 1:
+        return _attend(q, *blocks)
+
+    def split(x: Array) -> Array:
+        x = x.reshape(prompts, parts, group // parts, *x.shape[1:]).swapaxes(0, 1)
+        return x.reshape(parts, rows // parts, *x.shape[3:])
+
+    own = [tuple(split(x) for x in block) if len(block[0]) == rows else None for block in blocks]
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def some(part: tuple[Array, list[Any]]) -> Array:
+        return _attend(part[0], *(mine or shared for mine, shared in zip(part[1], blocks, strict=True)))
+
+    out = jax.lax.map(some, (split(q), own)).reshape(parts, prompts, group // parts, length, -1)
+    return out.swapaxes(0, 1).reshape(rows, length, -1)
+
+
+def _attend(q: Float[Array, "B N T H"], *blocks: Block) -> Float[Array, "B T NH"]:
     rows, heads, length, head_dim = q.shape
     kv_heads = blocks[0][0].shape[1]
     q = q.reshape(rows, kv_heads, -1, head_dim)
