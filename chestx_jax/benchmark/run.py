@@ -17,12 +17,13 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = {TRL: "chestx_jax.benchmark.trl_worker"}
-ONE_THREAD = {
+ALIKE = {  # what both sides run under: one thread, large pages for what is allocated anew in every step
     "NPROC": "1",  # the size of XLA's pool of threads
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "JAX_PLATFORMS": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
     "TOKENIZERS_PARALLELISM": "false",
@@ -65,7 +66,7 @@ def _process(job: Job, directory: Path, out: Path, python: Path) -> Measured:
     request.write_text(json.dumps({"job": dataclasses.asdict(job), "directory": str(directory)}))
     result.unlink(missing_ok=True)
     module = WORKERS.get(job.who, "chestx_jax.benchmark.worker")
-    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **ALIKE, "PYTHONPATH": str(ROOT)}
     line = [str(python), "-m", module, str(request), str(result)]
     done = subprocess.run(line, env=environment, capture_output=True, text=True)
     if done.returncode or not result.exists():
