@@ -18,7 +18,7 @@ from chestx_jax.evaluation.text_metrics import MetricsError
 from chestx_jax.llm import LLMError
 from chestx_jax.models.lora import LoRAError
 from chestx_jax.models.qwen2_vl import ConfigError
-from chestx_jax.parallel.mesh import MeshError
+from chestx_jax.parallel import ClusterError, MeshError
 from chestx_jax.rewards import RewardError
 from chestx_jax.training.state import TrainingError
 from chestx_jax.weights import CheckpointError, WeightsError
@@ -29,6 +29,7 @@ EXPECTED = (
     BucketError,
     ChatError,
     CheckpointError,
+    ClusterError,
     ConfigError,
     FileNotFoundError,
     ImageError,

@@ -11,8 +11,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from launch.cluster import start_together
 from launch.errors import EXPECTED
-from launch.program import start
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, e.g. configs/grpo.py:tiny.", lock_config=True
@@ -31,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start(main, EXPECTED)
+    start_together(main, EXPECTED)

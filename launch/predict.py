@@ -12,8 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
+from launch.cluster import start_together
 from launch.errors import EXPECTED
-from launch.program import start
 
 MODEL = flags.DEFINE_string(
     "model", None, "Hugging Face directory, workdir of a run, or one checkpoint.", required=True
@@ -68,6 +68,7 @@ def main() -> None:
     """See the module's docstring."""
     from chestx_jax.evaluation.inference import Inference
     from chestx_jax.evaluation.predict import Decoding
+    from chestx_jax.parallel import is_first
 
     decoding = Decoding(
         mode=MODE.value,
@@ -84,8 +85,10 @@ def main() -> None:
     if DATA.value and OUT.value:
         inference.predict_file(Path(DATA.value), Path(OUT.value), decoding, PROCESS_REWARD.value)
     elif IMAGES.value and QUESTION.value:
-        print(inference.ask([Path(image) for image in IMAGES.value], QUESTION.value, decoding))
+        answer = inference.ask([Path(image) for image in IMAGES.value], QUESTION.value, decoding)
+        if is_first():
+            print(answer)
 
 
 if __name__ == "__main__":
-    start(main, EXPECTED)
+    start_together(main, EXPECTED)

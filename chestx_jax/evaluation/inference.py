@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from chestx_jax.data.chat import parse
 from chestx_jax.evaluation.predict import Decoding, predict
 from chestx_jax.evaluation.predictions import PredictionWriter
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import make_mesh
+from chestx_jax.parallel import gather, gather_shares, is_first, make_mesh
 from chestx_jax.rewards.learned import learned_reward
 from chestx_jax.weights import companions, load_pretrained
 
@@ -63,7 +64,8 @@ class Inference:
     def predict_file(
         self, data: Path, out: Path, decoding: Decoding, process_reward: str | None = None
     ) -> None:
-        """Predict every sample of `data` that `out` does not hold yet.
+        """Predict every sample of `data` that `out` does not hold yet. Of several processes each predicts its share,
+        and the first writes.
 
         Args:
           process_reward: workdir of the process reward model that picks the best of `decoding.best_of`.
@@ -74,19 +76,23 @@ class Inference:
         settings = {"model": self.source, "image_size": self.processor.image_size, **asdict(decoding)}
         settings |= {} if process_reward is None else {"process_reward": process_reward}
         del settings["batch_size"]  # decides nothing but speed
-        writer = PredictionWriter(out, settings)
-        todo = [sample for sample in samples if sample.id not in writer.done]
+        writer = PredictionWriter(out, settings) if is_first() else None
+        done_before = gather(writer.done if writer else None)[0]
+        todo = [sample for sample in samples if sample.id not in done_before]
         log.info("%d of %d samples to predict", len(todo), len(samples))
         began, done = time.monotonic(), 0
         try:
             with jax.set_mesh(self.mesh):
-                for rows in predict(self.model, self.processor, todo, decoding, self.mesh, reward):
-                    writer.write(rows)
+                for part in predict(self.model, self.processor, todo, decoding, self.mesh, reward):
+                    rows = _joined(self.mesh, part)
+                    if writer:
+                        writer.write(rows)
                     done += len(rows)
                     rate = done / (time.monotonic() - began)
                     log.info("%d/%d samples  %.1f a second", done, len(todo), rate)
         finally:
-            writer.close()
+            if writer:
+                writer.close()
 
     def ask(self, images: Sequence[Path], question: str, decoding: Decoding) -> str:
         """Reasoning and answer to one question, as text for a terminal."""
@@ -104,7 +110,9 @@ class Inference:
         )
         decoding = replace(decoding, batch_size=self._whole_batch(1))
         with jax.set_mesh(self.mesh):
-            (row,) = next(predict(self.model, self.processor, [sample], decoding, self.mesh))
+            (row,) = _joined(
+                self.mesh, next(predict(self.model, self.processor, [sample], decoding, self.mesh))
+            )
         parsed = parse(row["prediction"])
         if parsed.answer is None:
             return f"No answer could be read from: {row['prediction']}"
@@ -115,3 +123,8 @@ class Inference:
         """`batch_size`, rounded up so that the devices share it evenly."""
         devices = self.mesh.shape["replica"] * self.mesh.shape["fsdp"]
         return -(-batch_size // devices) * devices
+
+
+def _joined(mesh: Mesh, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of all processes, in the order of the batch."""
+    return [row for part in gather_shares(mesh, rows) for row in part]

@@ -14,6 +14,7 @@ from chestx_jax.data.pipeline import Source, ordered_batches
 from chestx_jax.data.processor import Processor
 from chestx_jax.data.schema import Sample
 from chestx_jax.models.qwen2_vl import Qwen2VL
+from chestx_jax.parallel import batch_share
 from chestx_jax.rewards import RewardFunction, columns_of
 from chestx_jax.rollout import Completion, Engine, Sampling, prompt_buckets
 
@@ -50,8 +51,8 @@ def predict(
     mesh: Mesh,
     reward: RewardFunction | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Predictions in groups as they are made: {"id", "prediction", "tokens", "log_probability", "finished",
-    "seconds"}, and with a reward {"reward"}.
+    """Predictions of this process in groups as they are made: {"id", "prediction", "tokens", "log_probability",
+    "finished", "seconds"}, and with a reward {"reward"}.
 
     `tokens` counts them, `log_probability` is their sum under the sampling distribution, `finished` is false
     where `max_new_tokens` cut the text, `seconds` is the batch's share.
@@ -68,6 +69,7 @@ def predict(
     engine = Engine(
         processor, mesh, decoding.max_new_tokens, Sampling(decoding.temperature), decoding.best_of
     )
+    share, shares = batch_share(mesh)
     number = {sample.id: i for i, sample in enumerate(samples)}
     prompts = ordered_batches(
         source,
@@ -75,6 +77,8 @@ def predict(
         buckets=prompt_buckets(processor, samples, decoding.mode),
         batch_size=decoding.batch_size,
         target=False,
+        process_index=share,
+        process_count=shares,
         blank_images=decoding.blank_images,
     )
     for batch in prompts:

@@ -80,7 +80,13 @@ class Judge:
 
         Raises:
           CheckpointError, WeightsError, ProcessorError: the directory is no such run; names what is missing.
+          RewardError: this is one of several processes.
         """
+        if jax.process_count() > 1:
+            raise RewardError(
+                f"learned:{directory}: a reward model needs a run of one process, for completions of several differ "
+                "in shape"
+            )
         mesh = judging_mesh()
         processor = Processor.from_pretrained(Path(companions(directory)))
         return cls(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from chestx_jax.data.schema import FIELDS, Sample
 from chestx_jax.rewards.lookup import reward
@@ -58,6 +58,30 @@ class Rewards:
     components: Mapping[str, Float[np.ndarray, " N"]]
     steps: Mapping[str, tuple[tuple[StepReward, ...] | None, ...]]
     weights: Mapping[str, float]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rewards]) -> Rewards:
+        """The rewards of several lots of completions of one training step as those of all."""
+        first = parts[0]
+        return cls(
+            total=np.concatenate([part.total for part in parts]),
+            components={
+                name: np.concatenate([part.components[name] for part in parts]) for name in first.components
+            },
+            steps={
+                name: tuple(itertools.chain(*(part.steps[name] for part in parts))) for name in first.steps
+            },
+            weights=first.weights,
+        )
+
+    def take(self, rows: Int[np.ndarray, " M"]) -> Rewards:
+        """The rewards of some of the completions."""
+        return Rewards(
+            total=self.total[rows],
+            components={name: values[rows] for name, values in self.components.items()},
+            steps={name: tuple(steps[row] for row in rows) for name, steps in self.steps.items()},
+            weights=self.weights,
+        )
 
     def metrics(self) -> dict[str, float]:
         """Mean and standard deviation (over N) of the sum and of each reward over the completions that it

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, Int, Int32, Key
@@ -14,7 +13,7 @@ from chestx_jax.data.pipeline import Batch
 from chestx_jax.data.processor import Processor
 from chestx_jax.data.schema import Sample
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import batch_sharding, replicated
+from chestx_jax.parallel import own_rows, put_rows
 from chestx_jax.rollout.decode import Generated, generate
 from chestx_jax.rollout.layout import move
 from chestx_jax.rollout.sampling import Sampling
@@ -83,30 +82,30 @@ class Engine:
         """Starts the generation program and returns its arrays on the device, filling rows included.
 
         Args:
-          batch: prompts, without targets (`Pipeline(target=False)`, `ordered_batches(target=False)`).
+          batch: this process's prompts, without targets (`Pipeline(target=False)`, `ordered_batches(target=False)`).
           prompt_ids: a number for each prompt that is not filling; completion g of prompt i draws from
             `fold_in(key, i * group_size + g)`, whatever batch and device it falls to.
         """
-        ids = np.pad(
-            np.asarray(prompt_ids, np.int32), (0, len(batch.row_mask) - len(batch.samples)), mode="edge"
-        )
+        ids = np.asarray(prompt_ids, np.int32) if len(prompt_ids) else np.zeros(1, np.int32)
+        ids = np.pad(ids, (0, len(batch.row_mask) - len(ids)), mode="edge")
         rows = (ids[:, None] * self.group_size + np.arange(self.group_size, dtype=np.int32)).reshape(-1)
+        bits = jax.device_get(jax.random.key_data(key))  # it may come from the training mesh
         with jax.set_mesh(self.mesh):
             return generate(
                 model,
-                jax.device_put(batch.arrays, batch_sharding(self.mesh)),
+                put_rows(self.mesh, batch.arrays),
                 max_new_tokens=self.max_new_tokens,
                 eos_ids=self.processor.eos_ids,
                 sampling=self.sampling_for(model),
-                key=jax.device_put(key, replicated(self.mesh)),  # it may come from the training mesh
-                row_ids=jnp.asarray(rows),
+                key=jax.random.wrap_key_data(bits),
+                row_ids=put_rows(self.mesh, rows),
                 group_size=self.group_size,
             )
 
     def read(self, generated: Generated, batch: Batch) -> Completion:
-        """Waits for the arrays and decodes them; filling rows are left out."""
+        """Waits for the arrays and decodes this process's rows; filling ones are left out."""
         rows = len(batch.samples) * self.group_size
-        tokens, mask, logprobs = (np.asarray(x)[:rows] for x in jax.device_get(generated))
+        tokens, mask, logprobs = (x[:rows] for x in own_rows(self.mesh, generated))
         own = [row[here] for row, here in zip(tokens, mask, strict=True)]
         return Completion(
             samples=tuple(sample for sample in batch.samples for _ in range(self.group_size)),

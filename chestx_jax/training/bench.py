@@ -9,6 +9,7 @@ from chestx_jax.data import read_samples
 from chestx_jax.data.embedded import PROCESSOR, build_small_bench
 from chestx_jax.data.example import Bucket
 from chestx_jax.data.pipeline import Source
+from chestx_jax.parallel import by_first
 from chestx_jax.training.state import TrainingError
 
 
@@ -23,7 +24,8 @@ class Bench:
 
 
 def open_bench(config: ConfigDict, seed: int, workdir: Path) -> Bench:
-    """Read the files that `config` (the `data` section) names; without `bench`, build phantoms in `workdir`.
+    """Read the files that `config` (the `data` section) names; without `bench`, build phantoms in `workdir` (the
+    first of several processes does).
 
     Raises:
       TrainingError: neither a bench nor phantoms are asked for, or a file is not there.
@@ -33,7 +35,11 @@ def open_bench(config: ConfigDict, seed: int, workdir: Path) -> Bench:
         root = Path(config.bench)
     elif config.phantom_studies:
         root = workdir / "bench"
-        build_small_bench(root, source="phantom", root=None, studies=config.phantom_studies, seed=seed)
+        by_first(
+            lambda: build_small_bench(
+                root, source="phantom", root=None, studies=config.phantom_studies, seed=seed
+            )
+        )
     else:
         raise TrainingError("config.data.bench is empty: give the directory that launch.build_bench made")
     processor = root / PROCESSOR

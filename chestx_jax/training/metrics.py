@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from chestx_jax.parallel import is_first
+
 BOARD_QUEUE = 1000  # events; more than are written between two looks at whether TensorBoard's thread lives
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,24 @@ class MetricWriter:
         else:  # its thread died of a full disk: nobody would empty the queue that closing, and leaving, wait for
             self._events._event_queue.cancel_join_thread()
             self._events._closed = True
+
+
+class NoWriter(MetricWriter):
+    """Writes nothing: for all processes of a run but the first."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def open_writer(workdir: Path, resume_step: int) -> MetricWriter:
+    """The first process's `MetricWriter`, or the `NoWriter` of another."""
+    return MetricWriter(workdir, resume_step) if is_first() else NoWriter()
 
 
 def keep_lines_until(path: Path, step: int) -> None:

@@ -20,17 +20,17 @@ from chestx_jax.data.pipeline import Batch, Pipeline, Source, ordered_batches
 from chestx_jax.data.processor import Processor
 from chestx_jax.evaluation.step_scores import JudgedSample, step_scores, table
 from chestx_jax.models.process_reward import add_step_head, step_logits
-from chestx_jax.parallel import batch_sharding, make_mesh, place
+from chestx_jax.parallel import batch_share, gather_shares, is_first, make_mesh, own_rows, place, put_rows
 from chestx_jax.rollout import TokenSpans
 from chestx_jax.rollout.steps import steps_of
 from chestx_jax.training.bench import Bench, open_bench
 from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.losses import TokenSums
-from chestx_jax.training.metrics import MetricWriter
+from chestx_jax.training.metrics import open_writer
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.profile import Profile
 from chestx_jax.training.resume import Saver
-from chestx_jax.training.setup import make_model, make_processor
+from chestx_jax.training.setup import make_model, make_processor, write_companions
 from chestx_jax.training.state import (
     TrainingError,
     TrainState,
@@ -41,7 +41,6 @@ from chestx_jax.training.state import (
 )
 from chestx_jax.training.step import Arrays, make_step, step_flops
 from chestx_jax.training.workdir import Life, open_workdir
-from chestx_jax.weights import MODEL, Adapter, write_model_files
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class StepArrays:
 def judge(
     graphdef: nnx.GraphDef, mesh: Mesh, arrays: StepArrays
 ) -> Callable[[TrainState, Iterator[Batch]], list[JudgedSample]]:
-    """The model's verdicts on labelled batches."""
+    """The model's verdicts on labelled batches of this process, and of all others."""
 
     @jax.jit
     def probabilities(trainable: Any, frozen: Any, batch: Arrays) -> Any:
@@ -104,18 +103,15 @@ def judge(
     def run(state: TrainState, batches: Iterator[Batch]) -> list[JudgedSample]:
         judged = []
         for batch in batches:
-            found = np.asarray(probabilities(state.trainable, state.frozen, _put(mesh, arrays(batch))))
+            found = own_rows(
+                mesh, probabilities(state.trainable, state.frozen, put_rows(mesh, arrays(batch)))
+            )
             for sample, row in zip(batch.samples, found, strict=False):  # filling rows come last
                 steps = labelled_steps(sample)
                 judged.append(JudgedSample(sample.id, steps, row[: len(steps)]))
-        return judged
+        return [sample for part in gather_shares(mesh, judged) for sample in part]
 
     return run
-
-
-def _put(mesh: Mesh, arrays: dict[str, np.ndarray]) -> Arrays:
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in arrays.items()}
 
 
 def label_bench(bench: Bench, config: ConfigDict) -> Bench:
@@ -147,6 +143,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
+    share, shares = batch_share(mesh)
     bench = label_bench(open_bench(config.data, config.seed, workdir), config)
     processor = make_processor(config.model, config.data.image_size, bench.processor)
     arrays = StepArrays(processor, config.max_steps)
@@ -160,22 +157,15 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         batch_size=config.batch_size,
         steps=config.steps,
         seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share,
+        process_count=shares,
         read_threads=config.data.read_threads,
     )
     with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
         add_step_head(model)
         place(model, mesh)
-        lora = config.model.lora
-        write_model_files(
-            workdir,
-            model.config,
-            source=processor.directory,
-            adapter=Adapter(**lora) if lora.rank else None,
-        )
-        processor.save_pretrained(workdir / MODEL)
+        write_companions(workdir, model.config, processor, config.model.lora)
         graphdef, params = split_model(model)
         sizes = model.config
         del model
@@ -193,20 +183,20 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         few = [_first(source, config.eval_samples) for source in bench.validation]
 
         def evaluate(number: int, state: TrainState) -> dict[str, float]:
-            scores = step_scores(judged(state, _ordered(few, config, bench, processor, blank=False)))
+            scores = step_scores(judged(state, _ordered(few, config, bench, processor, mesh, blank=False)))
             log.info("step %d  validation AUROC %.3f", number, scores["kinds"]["all"]["auroc"])
             return {
                 "auroc": scores["kinds"]["all"]["auroc"],
                 "first_error_accuracy": scores["first_error_accuracy"],
             }
 
-        writer, profile = MetricWriter(workdir, start), Profile(config.profile_steps, workdir)
+        writer, profile = open_writer(workdir, start), Profile(config.profile_steps, workdir)
         try:
             state = train(
                 state,
                 batches,
                 Hooks(
-                    lambda state, batch: step(state, _put(mesh, arrays(batch))),
+                    lambda state, batch: step(state, put_rows(mesh, arrays(batch))),
                     saver.save,
                     evaluate,
                     partial(step_flops, sizes),
@@ -223,12 +213,13 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
             batches.close()
         scores = {
             name: step_scores(
-                judged(state, _ordered(bench.validation, config, bench, processor, blank=blank))
+                judged(state, _ordered(bench.validation, config, bench, processor, mesh, blank=blank))
             )
             for name, blank in (("images", False), ("blank images", True))
         }
-    (workdir / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
-    print(table(scores))
+    if is_first():
+        (workdir / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
+        print(table(scores))
 
 
 def learns(config: ConfigDict) -> Callable[[str], bool]:
@@ -256,8 +247,15 @@ def _first(source: Source, count: int) -> Source:
 
 
 def _ordered(
-    sources: Sequence[Source], config: ConfigDict, bench: Bench, processor: Processor, *, blank: bool
+    sources: Sequence[Source],
+    config: ConfigDict,
+    bench: Bench,
+    processor: Processor,
+    mesh: Mesh,
+    *,
+    blank: bool,
 ) -> Iterator[Batch]:
+    share, shares = batch_share(mesh)
     for source in sources:
         yield from ordered_batches(
             source,
@@ -265,6 +263,8 @@ def _ordered(
             buckets=bench.buckets,
             batch_size=config.batch_size,
             target=True,
+            process_index=share,
+            process_count=shares,
             read_threads=config.data.read_threads,
             blank_images=blank,
         )

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import Pipeline
+from chestx_jax.parallel import agree
 from chestx_jax.training.state import TrainingError, TrainState
 from chestx_jax.weights import Checkpoints
 
@@ -91,7 +92,10 @@ class Saver:
         Raises:
           CheckpointError: the checkpoint is of another run (names the fields that differ), or all are damaged.
           PipelineError: its data are not these.
+          ClusterError: the processes find different checkpoints, or different data; names which.
         """
+        data = {f"data {name}": value for name, value in batches.fingerprint.items()}
+        agree({"newest checkpoint": self._checkpoints.latest_step(), **data})
         step = self._checkpoints.sound_step()
         if step is None:
             return fresh, 0

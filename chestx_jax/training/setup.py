@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from chestx_jax.data import Processor
 from chestx_jax.models.lora import add_lora
 from chestx_jax.models.qwen2_vl import QWEN2_VL_2B, QWEN2_VL_7B, SMALL, TINY, Qwen2VL, Qwen2VLConfig
-from chestx_jax.parallel import init_sharded, place
+from chestx_jax.parallel import by_first, init_sharded, place
 from chestx_jax.training.state import TrainingError
-from chestx_jax.weights import companions, load_pretrained
+from chestx_jax.weights import MODEL, Adapter, companions, load_pretrained, write_model_files
 
 ARCHS = {"tiny": TINY, "small": SMALL, "qwen2_vl_2b": QWEN2_VL_2B, "qwen2_vl_7b": QWEN2_VL_7B}
 VOCAB_MULTIPLE = 64  # random models pad their vocabulary, so that a mesh can divide it
@@ -63,6 +63,21 @@ def make_model(config: ConfigDict, processor: Processor, mesh: Mesh, seed: int) 
         add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, nnx.Rngs(params=seed + 1))
         place(model, mesh)
     return model
+
+
+def write_companions(workdir: Path, model: Qwen2VLConfig, processor: Processor, lora: ConfigDict) -> None:
+    """Write `workdir/model`: what a checkpoint needs beside its arrays. The first of several processes does.
+
+    Raises:
+      WeightsError: the directory belongs to another model or adapter already.
+    """
+
+    def write() -> None:
+        adapter = Adapter(**lora) if lora.rank else None
+        write_model_files(workdir, model, source=processor.directory, adapter=adapter)
+        processor.save_pretrained(workdir / MODEL)
+
+    by_first(write)
 
 
 def fit_to_tokenizer(sizes: Qwen2VLConfig, processor: Processor) -> Qwen2VLConfig:

@@ -15,19 +15,18 @@ from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import Batch, Pipeline, ordered_batches
 from chestx_jax.data.processor import Processor
-from chestx_jax.parallel import batch_sharding, make_mesh
+from chestx_jax.parallel import batch_share, make_mesh, put_rows
 from chestx_jax.training.bench import Bench, open_bench
 from chestx_jax.training.loop import Hooks, train
 from chestx_jax.training.losses import TokenSums, chunked_cross_entropy
-from chestx_jax.training.metrics import MetricWriter
+from chestx_jax.training.metrics import open_writer
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.profile import Profile
 from chestx_jax.training.resume import Saver
-from chestx_jax.training.setup import make_model, make_processor
+from chestx_jax.training.setup import make_model, make_processor, write_companions
 from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
 from chestx_jax.training.step import Arrays, TrainStep, make_step, step_flops
 from chestx_jax.training.workdir import Life, open_workdir
-from chestx_jax.weights import MODEL, Adapter, write_model_files
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +55,7 @@ def make_train_step(
 
 def put_batch(mesh: Mesh, batch: Batch) -> Arrays:
     """This process's rows of a batch as global arrays on the mesh."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.arrays.items()}
+    return put_rows(mesh, batch.arrays)
 
 
 def make_evaluate(
@@ -79,8 +77,10 @@ def make_evaluate(
     return evaluate
 
 
-def validation_batches(config: ConfigDict, bench: Bench, processor: Processor) -> Iterator[Batch]:
-    """Every validation sample once, in batches of `batch_size`."""
+def validation_batches(
+    config: ConfigDict, bench: Bench, processor: Processor, share: int, shares: int
+) -> Iterator[Batch]:
+    """Every validation sample once, in batches of `batch_size`, of which this is one process's share."""
     for source in bench.validation:
         yield from ordered_batches(
             source,
@@ -88,8 +88,8 @@ def validation_batches(config: ConfigDict, bench: Bench, processor: Processor) -
             buckets=bench.buckets,
             batch_size=config.batch_size,
             target=True,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=shares,
             read_threads=config.data.read_threads,
         )
 
@@ -107,6 +107,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
+    share, shares = batch_share(mesh)
     bench = open_bench(config.data, config.seed, workdir)
     processor = make_processor(config.model, config.data.image_size, bench.processor)
     batches = Pipeline(
@@ -116,20 +117,13 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         batch_size=config.batch_size,
         steps=config.steps,
         seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share,
+        process_count=shares,
         read_threads=config.data.read_threads,
     )
     with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
-        lora = config.model.lora
-        write_model_files(
-            workdir,
-            model.config,
-            source=processor.directory,
-            adapter=Adapter(**lora) if lora.rank else None,
-        )
-        processor.save_pretrained(workdir / MODEL)
+        write_companions(workdir, model.config, processor, config.model.lora)
         graphdef, params = split_model(model)
         sizes = model.config
         del model
@@ -148,11 +142,14 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
             train_step=lambda state, batch: step(state, put_batch(mesh, batch)),
             save=saver.save,
             evaluate=make_evaluate(
-                graphdef, mesh, list(validation_batches(config, bench, processor)), config.loss_chunk
+                graphdef,
+                mesh,
+                list(validation_batches(config, bench, processor, share, shares)),
+                config.loss_chunk,
             ),
             flops=partial(step_flops, sizes),
         )
-        writer, profile = MetricWriter(workdir, start), Profile(config.profile_steps, workdir)
+        writer, profile = open_writer(workdir, start), Profile(config.profile_steps, workdir)
         try:
             train(
                 state,

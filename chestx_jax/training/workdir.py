@@ -7,15 +7,15 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
+from chestx_jax.parallel import ClusterError, agree, barrier, is_first
 from chestx_jax.training.lock import locked
 from chestx_jax.training.state import TrainingError
 
@@ -50,24 +50,45 @@ def open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Life]:
 
     Raises:
       TrainingError: another program is in it; or the disk is full, read-only or not ours.
+      ClusterError: the processes were given different configs (names the process and the fields), or different disks.
     """
     began = time.monotonic()
     with _clear_errors(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() > 0:  # the first process holds the lock and writes for all
+        agree(dict(_leaves(config.to_dict(), "config")))
+        if not is_first():  # the first process holds the lock and writes for all
+            barrier()
+            _check_shared(workdir)
             yield Life(began)
             return
+        workdir.mkdir(parents=True, exist_ok=True)
         with locked(workdir):
             _replace(workdir / "config.json", config.to_json(indent=2, sort_keys=True) + "\n")
             lives = read_lives(workdir)
             lives.append(_describe_life())
             _replace(workdir / RUN, json.dumps(lives, indent=2) + "\n")
+            barrier()
             try:
                 yield Life(began)
             except BaseException as error:
                 _note_end(workdir, lives, f"{type(error).__name__}: {error}", began)
                 raise
             _note_end(workdir, lives, DONE, began)
+
+
+def _leaves(config: Mapping[str, Any], at: str) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        name = f"{at}.{key}"
+        if isinstance(value, Mapping):
+            yield from _leaves(value, name)
+        else:
+            yield name, value
+
+
+def _check_shared(workdir: Path) -> None:
+    if not (workdir / RUN).exists():
+        raise ClusterError(
+            f"{workdir} does not hold what the first process wrote; --workdir must be on a disk that all share"
+        )
 
 
 def read_lives(workdir: Path) -> list[dict[str, Any]]:

@@ -24,19 +24,25 @@ def token_advantages(
     group_size: int,
     estimator: str,
     credit: Credit,
+    first: int = 0,
 ) -> Float[np.ndarray, "R N"]:
-    """The advantage of each token, 0 off the mask.
+    """The advantage of each token of the completions, 0 off the mask.
 
     "scalar": one number a completion, from the weighted sum of its rewards (the paper's). "step": the rewards
     that value steps are taken out of that sum, and each step's tokens get what their step is worth instead
     (`advantages.step_advantages`); tokens of no step (tags, the answer) keep the outcome's alone.
+
+    Args:
+      rewards: of the whole batch, of all processes.
+      completion: of this process: its row r is row `first` + r of the rewards.
     """
     stepwise = _stepwise(rewards) if credit == "step" else ()
     whole = [name for name in rewards.components if name not in stepwise]
-    outcome = _outcome(rewards, whole, group_size, estimator)
+    own = range(first, first + len(completion))
+    outcome = _outcome(rewards, whole, group_size, estimator)[own.start : own.stop]
     if not stepwise:
         return np.where(completion.mask, outcome[:, None], 0.0)
-    steps = [_weighted_steps(rewards, row, stepwise) for row in range(len(completion))]
+    steps = [_weighted_steps(rewards, row, stepwise) for row in own]
     width = max((len(values) for values in steps), default=0)
     values, there = np.zeros((len(steps), max(width, 1))), np.zeros((len(steps), max(width, 1)), bool)
     token_steps = np.full(completion.tokens.shape, -1, np.int32)

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import Batch, Pipeline
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import batch_sharding
+from chestx_jax.parallel import batch_share, gather, gather_shares, own_rows, put_rows
 from chestx_jax.rewards import Rewards, columns_of
 from chestx_jax.rollout import Completion, Engine, TokenSpans
 from chestx_jax.training.grpo.advantages import zero_spread
@@ -85,14 +85,20 @@ class Learner:
         del model  # the updates need the room
         completion, size = group.completion, self.engine.group_size
         rolled = time.monotonic()
+        own = (group.rewards, completion.lengths, completion.ended)
+        scored, lengths, ended = zip(*gather_shares(self.mesh, own), strict=True)
+        rewards = Rewards.joined(scored)
+        share, shares = batch_share(self.mesh)
         advantages = token_advantages(
-            group.rewards,
+            rewards,
             completion,
             self.spans,
             group_size=size,
             estimator=self.config.advantage.estimator,
             credit=self.config.advantage.credit,
+            first=share * len(completion),
         )
+        sizes = gather_shares(self.mesh, (np.abs(advantages[completion.mask]).sum(), completion.mask.sum()))
         if self.step % self.config.table_every == 0 and jax.process_index() == 0:
             path = self.workdir / "completions" / f"step-{self.step:06d}.html"
             write_table(
@@ -107,35 +113,37 @@ class Learner:
         state, metrics = self._learn(state, group, advantages)
         return state, {
             **metrics,
-            **group.rewards.metrics(),
-            **_lengths(completion),
-            "zero_spread_share": float(zero_spread(group.rewards.total, size).mean()),
-            "prompts_drawn": drawn,
-            "advantage/mean_abs": float(np.abs(advantages[completion.mask]).mean()),
+            **rewards.metrics(),
+            **_lengths(np.concatenate(lengths), np.concatenate(ended)),
+            "zero_spread_share": float(zero_spread(rewards.total, size).mean()),
+            "prompts_drawn": drawn * shares,
+            "advantage/mean_abs": float(sum(total for total, _ in sizes) / sum(count for _, count in sizes)),
             "seconds/reshard": moved - began,
             "seconds/rollout": rolled - moved,
             "seconds/learn_dispatch": time.monotonic() - rolled,
         }
 
     def _collect(self, state: TrainState, model: Qwen2VL, batch: Batch) -> tuple[Group, int]:
-        """Completions of `batch`, and of more prompts while too many groups have no spread; how many were drawn."""
+        """Completions of `batch`, and of more prompts while too many groups of some process have no spread; how many
+        this process drew."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), self.step)
         groups = [self._roll_out(state, model, batch, key, 0)]
-        while len(groups) <= self.config.rollout.refills and self._informative(groups).sum() < len(
-            batch.samples
+        while len(groups) <= self.config.rollout.refills and any(
+            gather(bool(self._informative(groups).sum() < len(batch.samples)))
         ):
             groups.append(self._roll_out(state, model, next(self.batches), key, len(groups)))
         if len(groups) == 1:
             return groups[0], len(batch.samples)
         useful = self._informative(groups)
         chosen = np.argsort(~useful, kind="stable")[: len(batch.samples)]
-        return _choose(groups, np.sort(chosen), self.engine.group_size), len(useful)
+        return _choose(groups, np.sort(chosen), self.engine.group_size, self.mesh), len(useful)
 
     def _informative(self, groups: list[Group]) -> Bool[np.ndarray, " P"]:
         return np.concatenate([~zero_spread(g.rewards.total, self.engine.group_size) for g in groups])
 
     def _roll_out(self, state: TrainState, model: Qwen2VL, batch: Batch, key: Array, refill: int) -> Group:
-        ids = refill * len(batch.samples) + np.arange(len(batch.samples))
+        share, shares = batch_share(self.mesh)
+        ids = (refill * shares + share) * len(batch.samples) + np.arange(len(batch.samples))
         completion = self.engine.complete(model, batch, key, ids)
         scores = self._score(state, batch.arrays, completion)  # dispatched; the host goes on
         rewards = self.settings.rewards(
@@ -151,7 +159,7 @@ class Learner:
     def _score(
         self, state: TrainState, prompts: Mapping[str, np.ndarray], completion: Completion
     ) -> dict[str, Array]:
-        rows = (self._put(dict(prompts)), self._put(completion.tokens), self._put(completion.mask))
+        rows = put_rows(self.mesh, (dict(prompts), completion.tokens, completion.mask))
         scores = {}
         if not self.settings.on_policy:
             scores["old_logprobs"] = self.score(state.trainable, state.frozen, *rows)
@@ -166,13 +174,22 @@ class Learner:
         mask = completion.mask
         if self.config.rollout.overlong == "drop":
             mask = mask & completion.ended[:, None]
-        prompts, tokens = self._put(dict(group.prompts)), self._put(completion.tokens)
-        nothing = jnp.zeros(tokens.shape)
+        prompts, tokens, mask, values, drawn, nothing = put_rows(
+            self.mesh,
+            (
+                dict(group.prompts),
+                completion.tokens,
+                mask,
+                advantages.astype(np.float32),
+                completion.logprobs,
+                np.zeros(mask.shape, np.float32),
+            ),
+        )
         experience = Experience(
-            mask=self._put(mask),
-            advantages=self._put(advantages.astype(np.float32)),
+            mask=mask,
+            advantages=values,
             old_logprobs=group.scores.get("old_logprobs", nothing),
-            sampler_logprobs=self._put(completion.logprobs),
+            sampler_logprobs=drawn,
             reference_logprobs=group.scores.get("reference_logprobs"),
             weights=nothing,  # made by the update, from the mask of all its rows
         )
@@ -192,9 +209,6 @@ class Learner:
         rows = _rows(chosen, self.engine.group_size)
         return _take(prompts, chosen), tokens[rows], _take(experience, rows)
 
-    def _put(self, tree: Any) -> Any:
-        return jax.device_put(tree, batch_sharding(self.mesh))
-
 
 def _rows(prompts: Int[np.ndarray, " P"], group_size: int) -> Int[np.ndarray, " R"]:
     """The rows of the completions of these prompts."""
@@ -205,11 +219,10 @@ def _take(tree: Any, rows: Int[np.ndarray, " N"]) -> Any:
     return jax.tree.map(lambda x: x[rows], tree)
 
 
-def _choose(groups: list[Group], prompts: Int[np.ndarray, " P"], group_size: int) -> Group:
-    """These prompts, counted over all groups, as one group."""
+def _choose(groups: list[Group], prompts: Int[np.ndarray, " P"], group_size: int, mesh: Mesh) -> Group:
+    """These prompts of this process, counted over all groups, as one group."""
     rows = _rows(prompts, group_size)
     done = [group.completion for group in groups]
-    scored = [group.rewards for group in groups]
 
     def texts(parts: list[tuple]) -> tuple:
         every = [one for part in parts for one in part]
@@ -218,7 +231,6 @@ def _choose(groups: list[Group], prompts: Int[np.ndarray, " P"], group_size: int
     def arrays(parts: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(parts)[rows]
 
-    first = scored[0]
     return Group(
         prompts={
             name: np.concatenate([group.prompts[name] for group in groups])[prompts]
@@ -233,14 +245,10 @@ def _choose(groups: list[Group], prompts: Int[np.ndarray, " P"], group_size: int
             ended=arrays([c.ended for c in done]),
         ),
         scores={
-            name: jnp.concatenate([group.scores[name] for group in groups])[rows] for name in groups[0].scores
+            name: put_rows(mesh, arrays([own_rows(mesh, group.scores[name]) for group in groups]))
+            for name in groups[0].scores
         },
-        rewards=Rewards(
-            total=arrays([r.total for r in scored]),
-            components={name: arrays([r.components[name] for r in scored]) for name in first.components},
-            steps={name: texts([r.steps[name] for r in scored]) for name in first.steps},
-            weights=first.weights,
-        ),
+        rewards=Rewards.joined([group.rewards for group in groups]).take(rows),
     )
 
 
@@ -258,10 +266,9 @@ def _with_penalty(rewards: Rewards, completion: Completion, rollout: ConfigDict)
     )
 
 
-def _lengths(completion: Completion) -> dict[str, float]:
-    lengths = completion.lengths
+def _lengths(lengths: Int[np.ndarray, " R"], ended: Bool[np.ndarray, " R"]) -> dict[str, float]:
     return {
         "response/length_mean": float(lengths.mean()),
         "response/length_max": float(lengths.max()),
-        "response/cut_share": float(1 - completion.ended.mean()),
+        "response/cut_share": float(1 - ended.mean()),
     }

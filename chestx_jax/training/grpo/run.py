@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from chestx_jax.data.pipeline import Batch, Pipeline
 from chestx_jax.models.qwen2_vl import Qwen2VLConfig
 from chestx_jax.models.qwen2_vl.flops import grpo_update_flops, rollout_flops
-from chestx_jax.parallel import make_mesh
+from chestx_jax.parallel import MeshError, batch_share, make_mesh
 from chestx_jax.rollout import Engine, TokenSpans, writing_mesh
 from chestx_jax.training.bench import open_bench
 from chestx_jax.training.grpo.learner import Learner
@@ -20,14 +20,13 @@ from chestx_jax.training.grpo.settings import Settings, check
 from chestx_jax.training.grpo.update import make_score, make_update
 from chestx_jax.training.grpo.validation import Validation
 from chestx_jax.training.loop import Hooks, train
-from chestx_jax.training.metrics import MetricWriter
+from chestx_jax.training.metrics import open_writer
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.profile import Profile
 from chestx_jax.training.resume import Saver
-from chestx_jax.training.setup import make_model, make_processor
+from chestx_jax.training.setup import make_model, make_processor, write_companions
 from chestx_jax.training.state import TrainingError, init_state, model_from, split_model, trainable_paths
 from chestx_jax.training.workdir import Life, open_workdir
-from chestx_jax.weights import MODEL, Adapter, write_model_files
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +47,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
     writing = writing_mesh(mesh, config.rollout.tensor)
+    share, shares = batch_share(mesh)
+    if batch_share(writing) != (share, shares):
+        raise MeshError(
+            f"rollout.tensor={config.rollout.tensor} cuts across processes: it must divide a process's devices"
+        )
     _check_rows(config, mesh, writing)
     bench = open_bench(config.data, config.seed, workdir)
     processor = make_processor(config.model, config.data.image_size, bench.processor)
@@ -62,16 +66,14 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
         steps=config.steps * (1 + config.rollout.refills),
         seed=config.seed,
         target=False,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share,
+        process_count=shares,
         read_threads=config.data.read_threads,
     )
     with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
         lora = config.model.lora
-        adapter = Adapter(**lora) if lora.rank else None
-        write_model_files(workdir, model.config, source=processor.directory, adapter=adapter)
-        processor.save_pretrained(workdir / MODEL)
+        write_companions(workdir, model.config, processor, lora)
         sampling = engine.sampling_for(model)
         graphdef, params = split_model(model)
         sizes = model.config
@@ -116,7 +118,7 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
             ),
             flops=partial(step_flops, sizes, config.rollout),
         )
-        writer, profile = MetricWriter(workdir, start), Profile(config.profile_steps, workdir)
+        writer, profile = open_writer(workdir, start), Profile(config.profile_steps, workdir)
         try:
             train(
                 state,

@@ -9,6 +9,7 @@ import numpy as np
 from chestx_jax.data.pipeline import Source, ordered_batches
 from chestx_jax.evaluation.accuracy import judge
 from chestx_jax.models.qwen2_vl import Qwen2VL
+from chestx_jax.parallel import batch_share, gather_shares
 from chestx_jax.rewards import RewardMixture, columns_of
 from chestx_jax.rollout import Engine, Sampling, prompt_buckets
 
@@ -28,9 +29,11 @@ class Validation:
     batch_size: int
 
     def __call__(self, step: int, model: Qwen2VL) -> dict[str, float]:
-        """Means: accuracy, every reward (unweighted), their weighted sum, tokens, and the share that ended."""
+        """Means over all processes: accuracy, every reward (unweighted), their weighted sum, tokens, and the share
+        that ended."""
         engine = replace(self.engine, sampling=Sampling(), group_size=1)
         found: dict[str, list[float]] = {}
+        share, shares = batch_share(engine.mesh)
         for source in self.sources:
             batches = ordered_batches(
                 source,
@@ -38,9 +41,13 @@ class Validation:
                 buckets=prompt_buckets(engine.processor, source.samples, source.mode),
                 batch_size=self.batch_size,
                 target=False,
+                process_index=share,
+                process_count=shares,
             )
             for batch in batches:
                 done = engine.complete(model, batch, jax.random.key(0), np.arange(len(batch.samples)))
+                if not len(done):  # all of this process's rows are filling
+                    continue
                 rewards = self.rewards(
                     step, [sample.question for sample in done.samples], done.texts, columns_of(done.samples)
                 )
@@ -55,6 +62,9 @@ class Validation:
                 }
                 for name, values in columns.items():
                     found.setdefault(name, []).extend(float(value) for value in values)
+        parts = gather_shares(engine.mesh, found)
+        names = dict.fromkeys(name for part in parts for name in part)
+        every = {name: np.concatenate([part.get(name, []) for part in parts]) for name in names}
         return {
-            name: float(np.nanmean(values)) for name, values in found.items() if not np.isnan(values).all()
+            name: float(np.nanmean(values)) for name, values in every.items() if not np.isnan(values).all()
         }
