@@ -50,9 +50,10 @@ def start_together(main: Callable[[], None], expected: tuple[type[Exception], ..
         from chestx_jax.parallel.distributed import Address, connect
         from chestx_jax.training.loop import Preempted
 
-        address = (
-            Address(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value) if COORDINATOR.value else None
-        )
+        address, coordinator = None, COORDINATOR.value
+        process_id, process_count = PROCESS_ID.value, PROCESS_COUNT.value
+        if coordinator is not None and process_id is not None and process_count is not None:
+            address = Address(coordinator, process_id, process_count)
         watch = connect(address, start_within=START_WITHIN.value, lost_after=LOST_AFTER.value)
         if watch is None:
             main()

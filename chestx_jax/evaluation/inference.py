@@ -77,7 +77,7 @@ class Inference:
         settings |= {} if process_reward is None else {"process_reward": process_reward}
         del settings["batch_size"]  # decides nothing but speed
         writer = PredictionWriter(out, settings) if is_first() else None
-        done_before = gather(writer.done if writer else None)[0]
+        done_before = gather(writer.done if writer else frozenset[str]())[0]
         todo = [sample for sample in samples if sample.id not in done_before]
         log.info("%d of %d samples to predict", len(todo), len(samples))
         began, done = time.monotonic(), 0
