@@ -5,13 +5,16 @@ BIN := .venv/bin
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-.PHONY: demo test parity lint beam bench parts plan clean
+.PHONY: demo test processes parity lint beam bench parts plan clean
 
 demo: .venv/core.done      ## build phantoms, train, predict, evaluate, export: under 15 minutes on two cores
 	$(BIN)/python -m launch.demo --workdir=demo
 
 test: .venv/test.done      ## the tests, without torch (golden values)
-	$(PYTEST) -m "not parity"
+	$(PYTEST) -m "not parity and not processes"
+
+processes: .venv/test.done ## SFT and GRPO as two and four processes on this machine, one of them killed (half an hour)
+	$(BIN)/python -m pytest -q -m processes
 
 parity: .venv/parity.done  ## the live comparisons with torch and transformers
 	$(PYTEST) -m parity

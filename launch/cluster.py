@@ -64,12 +64,12 @@ def start_together(main: Callable[[], None], expected: tuple[type[Exception], ..
         except Preempted:
             watch.close()
             raise
-        except expected as error:
-            print(f"error: {error}", file=sys.stderr)
-            watch.leave(str(error), 1)
         except Exception as error:
             if any(name in str(error) for name in COLLECTIVES):
-                watch.wait()
+                watch.wait()  # finds out which process was lost, and ends this one
+            if isinstance(error, expected):
+                print(f"error: {error}", file=sys.stderr)
+                watch.leave(str(error), 1)
             traceback.print_exc()
             watch.leave(f"{type(error).__name__}, see its log", 1)
         watch.close()

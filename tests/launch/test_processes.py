@@ -1,0 +1,204 @@
+"""Programs as several processes on this machine, as they would run on the hosts of a pod."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chestx_jax.data.embedded import build_small_bench
+
+pytestmark = pytest.mark.processes  # `make processes`: it starts a dozen programs
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
+LOST_AFTER = 20  # seconds; two cores may be busy with something else
+
+
+def start(program: str, *flags: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"launch.{program}", *flags],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_several(program: str, flags: list[str], count: int) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cluster = [f"--coordinator=127.0.0.1:{port}", f"--process_count={count}", f"--lost_after={LOST_AFTER}"]
+    return [start(program, *flags, *cluster, f"--process_id={index}") for index in range(count)]
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    try:
+        outputs = [process.communicate(timeout=900)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def run(program: str, flags: list[str], count: int) -> list[str]:
+    """The output of each of `count` processes, which all end well; 1 is the program by itself."""
+    ended = finish(start_several(program, flags, count) if count > 1 else [start(program, *flags)])
+    assert [code for code, _ in ended] == [0] * count, "\n".join(output for _, output in ended)
+    return [output for _, output in ended]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("embedded") / "bench"
+    build_small_bench(out, source="phantom", root=None, studies=24, seed=0)
+    return out
+
+
+def flags_of(kind: str, workdir: Path, config: dict[str, object]) -> list[str]:
+    changes = [f"--config.{name}={value}" for name, value in config.items()]
+    return [f"--config={ROOT}/configs/{kind}.py:tiny", f"--workdir={workdir}", *changes]
+
+
+def sft(bench: Path, workdir: Path, **changes: object) -> list[str]:
+    config: dict[str, object] = {
+        "model.freeze": "^vision",
+        "data.bench": bench,
+        "data.image_size": 56,
+        "data.train": "(('binary/train.jsonl','reason',1.0),)",
+        "data.validation": "(('binary/train.jsonl','reason'),)",
+        "data.validation_limit": 5,
+        "data.buckets": "((208,16),)",
+        "batch_size": 8,
+        "steps": 12,
+        "save_every": 2,
+        "eval_every": 6,
+        **changes,
+    }
+    return flags_of("sft", workdir, config)
+
+
+def grpo(bench: Path, workdir: Path, pretrained: Path) -> list[str]:
+    config: dict[str, object] = {
+        "model.pretrained": pretrained,
+        "model.freeze": "^vision",
+        "data.bench": bench,
+        "data.image_size": 56,
+        "data.train": "(('binary/train.jsonl','reason',1.0),)",
+        "data.validation": "(('binary/train.jsonl','reason'),)",
+        "data.validation_limit": 5,
+        "data.buckets": "((160,16),)",
+        "rollout.group_size": 4,
+        "rollout.max_new_tokens": 24,
+        "advantage.estimator": "gdpo",
+        "batch_size": 4,
+        "validation_batch": 4,
+        "steps": 2,
+        "save_every": 2,
+        "eval_every": 2,
+        "table_every": 2,
+        "optimizer.peak": 1e-3,
+    }
+    return flags_of("grpo", workdir, config)
+
+
+def rows(workdir: Path) -> dict[tuple[int, str], float]:
+    """(step, name) -> value of metrics.jsonl; every one is there once."""
+    found: dict[tuple[int, str], float] = {}
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        for name, value in row.items():
+            assert (row["step"], name) not in found or name == "step"
+            found[row["step"], name] = value
+    return found
+
+
+def assert_same_numbers(workdir: Path, reference: Path, besides: str) -> None:
+    """Every metric of both runs but those that match `besides`, within 1e-5."""
+    ours, theirs = (
+        {key: value for key, value in rows(one).items() if not re.search(besides, key[1])}
+        for one in (workdir, reference)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+
+
+TIMINGS = "^perf/|seconds"
+
+
+@pytest.fixture(scope="module")
+def alone(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("alone") / "sft"
+    run("sft", sft(bench, workdir), 1)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes; the second is killed once there is a checkpoint, and the same lines are run again."""
+    workdir = tmp_path_factory.mktemp("two") / "sft"
+    processes = start_several("sft", sft(bench, workdir), 2)
+    deadline = time.monotonic() + 400
+    while not list((workdir / "checkpoints").glob("[0-9]*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    (code, output), _ = finish(processes)
+    assert code == 75, output
+    assert "process 1 of this run is lost" in output and "start all processes again to resume" in output
+    assert time.monotonic() - killed < 3 * LOST_AFTER
+    first, second = run("sft", sft(bench, workdir), 2)
+    assert "resuming after step" in first
+    assert "resuming" not in second and "validation loss" not in second  # the first process speaks for all
+    return workdir
+
+
+def test_two_processes_train_as_one_and_resume_when_one_was_killed(alone: Path, two: Path) -> None:
+    assert_same_numbers(two, alone, besides=TIMINGS)
+
+
+def test_four_processes_go_on_with_what_two_began(bench: Path, alone: Path, two: Path) -> None:
+    """Also where a process has nothing but filling in a batch of validation."""
+    for workdir, count in ((alone, 1), (two, 4)):
+        run("sft", sft(bench, workdir, steps=14), count)
+    assert_same_numbers(two, alone, besides=TIMINGS)
+
+
+def test_two_processes_reinforce_as_one(bench: Path, alone: Path, tmp_path: Path) -> None:
+    """Rollouts, rewards, advantages over the whole batch, and validation."""
+    for name, count in (("one", 1), ("two", 2)):
+        run("grpo", grpo(bench, tmp_path / name, alone), count)
+    assert_same_numbers(tmp_path / "two", tmp_path / "one", besides=TIMINGS)
+    assert list((tmp_path / "two" / "completions").glob("*.html"))
+
+
+def test_a_process_with_another_config_is_named(bench: Path, tmp_path: Path) -> None:
+    flags = sft(bench, tmp_path / "run")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cluster = [f"--coordinator=127.0.0.1:{port}", "--process_count=2", f"--lost_after={LOST_AFTER}"]
+    ended = finish(
+        [
+            start("sft", *flags, *cluster, "--process_id=0"),
+            start("sft", *flags, *cluster, "--process_id=1", "--config.optimizer.peak=0.5"),
+        ]
+    )
+    for code, output in ended:
+        assert code == 1 and "Traceback" not in output, output
+        assert "process 1 has config.optimizer.peak 0.5, process 0 has 0.002" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_does_not_come_is_missed(bench: Path, tmp_path: Path) -> None:
+    flags = [*sft(bench, tmp_path / "run"), "--process_count=2", "--process_id=0", "--start_within=5"]
+    ((code, output),) = finish([start("sft", *flags, "--coordinator=127.0.0.1:47653")])
+    assert code != 0 and "did not find each other" in output and "within 5 s" in output, output
