@@ -40,7 +40,6 @@ def get_config(variant: str) -> ConfigDict:
     if variant == "tiny":
         config.sft.steps = 500  # not to the end: something is left to learn
         config.judge.steps = 300
-        config.grpo.optimizer.peak = 3e-4
         config.grpo.update(steps=40, batch_size=8, save_every=20, eval_every=40, table_every=40)
     else:
         config.max_new_tokens = 2048
