@@ -147,7 +147,7 @@ def two(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("two") / "sft"
     processes = start_several("sft", sft(bench, workdir), 2)
     deadline = time.monotonic() + 400
-    while not list((workdir / "checkpoints").glob("[0-9]*")) and time.monotonic() < deadline:
+    while not list((workdir / "checkpoints").glob("*/files.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGKILL)
     killed = time.monotonic()
