@@ -77,6 +77,17 @@ def guard(**changes) -> ConfigDict:
     )
 
 
+def life() -> dict:
+    """What every run has: which checkpoints stay, when it stops, what it skips."""
+    return dict(
+        keep=2,  # newest checkpoints
+        keep_best=keep_best(),
+        max_seconds=0.0,  # after which a run saves and stops, as after SIGTERM; 0 = never
+        guard=guard(),
+        profile_steps="",  # "10:12" writes a trace of these steps to workdir/profile
+    )
+
+
 def mesh(**changes) -> ConfigDict:
     """Mesh axes; -1 takes the devices that are left."""
     return _with(dict(replica=1, fsdp=-1, tensor=1), changes)

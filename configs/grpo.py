@@ -73,18 +73,13 @@ def get_config(variant: str) -> ConfigDict:
             eval_every=10,
             table_every=10,  # steps between pages of completions
             table_prompts=8,  # groups on such a page
-            keep=2,  # checkpoints
-            keep_best=common.keep_best(),
-            max_seconds=0.0,  # after which a run saves and stops, as after SIGTERM; 0 = never
-            guard=common.guard(),
-            profile_steps="",  # "10:12" writes a trace of these steps to workdir/profile
+            **common.life(),
         )
     )
     {"tiny": _tiny, "openi": _openi, "qwen2_vl_2b": _paper, "qwen2_vl_7b": _paper}[variant](config)
     if variant.startswith("qwen2_vl"):
-        config.rollout.tensor = {"qwen2_vl_2b": 2, "qwen2_vl_7b": 4}[
-            variant
-        ]  # as many as there are key/value heads
+        # as many as there are key/value heads
+        config.rollout.tensor = {"qwen2_vl_2b": 2, "qwen2_vl_7b": 4}[variant]
         config.model.arch = variant  # for launch.plan, which needs no weights; a run takes `pretrained`
     return config
 

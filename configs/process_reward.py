@@ -39,11 +39,7 @@ def get_config(variant: str) -> ConfigDict:
             seed=0,
             save_every=100,
             eval_every=100,
-            keep=2,  # checkpoints
-            keep_best=common.keep_best(),
-            max_seconds=0.0,  # after which a run saves and stops, as after SIGTERM; 0 = never
-            guard=common.guard(),
-            profile_steps="",  # "10:12" writes a trace of these steps to workdir/profile
+            **common.life(),
         )
     )
     config.model.lora.update(rank=16, alpha=32.0)

@@ -106,23 +106,19 @@ def digest(workdir: Path, out: Path) -> None:
 
 def outcome(workdir: Path, log: Path) -> tuple[str, list[tuple[int, float]]]:
     """What a finished run came to: the hash of its parameters, and (step, loss) of every row."""
+    from chestx_jax.training.metrics import read_rows
+
     out = workdir / "digest"
     finish(fork(lambda: digest(workdir, out), log), log)
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(workdir)
     return out.read_text(), [(r["step"], r.get("train/loss", r.get("eval/loss"))) for r in rows]
 
 
 def last_step(workdir: Path) -> int:
     """The newest step in metrics.jsonl, however the file ends."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    steps = [0]
-    for line in lines:
-        try:
-            steps.append(json.loads(line)["step"])
-        except ValueError:
-            continue
-    return max(steps)
+    from chestx_jax.training.metrics import read_rows
+
+    return max((row["step"] for row in read_rows(workdir)), default=0)
 
 
 def saving(workdir: Path) -> bool:

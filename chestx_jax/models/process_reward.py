@@ -67,9 +67,8 @@ def token_logprobs(
     """Log-probability of each token given those before it, 0 for the first; logits are made chunk by chunk, and again
     in the backward pass."""
     length = tokens.shape[1]
-    size = -(
-        -length // -(-length // _CHUNK)
-    )  # of the fewest chunks, evenly filled: padding costs a whole head
+    fewest = -(-length // _CHUNK)
+    size = -(-length // fewest)  # evenly filled: padding costs a whole head
     padding = -length % size
 
     def chunks(x: Array) -> Array:

@@ -1,6 +1,7 @@
 """Published peaks of accelerators."""
 
 import dataclasses
+import functools
 import tomllib
 from importlib import resources
 
@@ -19,6 +20,7 @@ class Chip:
     source: str
 
 
+@functools.cache
 def chips() -> dict[str, Chip]:
     """The chips of chips.toml by name."""
     text = resources.files("chestx_jax.parallel").joinpath("chips.toml").read_text()

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,37 @@ def state_parts(state: TrainState) -> dict[str, int]:
         "parameters": chip_bytes((state.trainable, state.frozen)),
         "optimizer": chip_bytes((state.opt_state, state.step)),
     }
+
+
+def training_program(
+    name: str,
+    bucket: str,
+    step: Any,
+    state: TrainState,
+    batch: Any,
+    *,
+    mesh: Mesh,
+    model_flops: float,
+    tokens: int,
+    runs: int,
+    resident: Mapping[str, int] | None = None,
+) -> Program:
+    """The program of the jitted `step(state, *batch)`. A chip must at least read all parameters and the batch, write
+    what learns, and read and write its optimizer state."""
+    parts = {**state_parts(state), "batch": chip_bytes(batch)}
+    learns = chip_bytes(state.trainable)
+    return Program(
+        name=f"{name} {bucket}",
+        bucket=bucket,
+        trace=partial(step.trace, state, *batch),
+        mesh=mesh,
+        parts=parts,
+        resident=resident or {},
+        model_flops=model_flops,
+        tokens=tokens,
+        hbm_bytes=parts["parameters"] + learns + 2 * parts["optimizer"] + parts["batch"],
+        runs=runs,
+    )
 
 
 def abstract_batch(

@@ -23,6 +23,7 @@ from chestx_jax.planning.abstract import (
     placed,
     rows_of,
     state_parts,
+    training_program,
 )
 from chestx_jax.planning.textbook import Passes, groups_flops
 from chestx_jax.rollout import Sampling, writing_mesh
@@ -198,17 +199,16 @@ def update(*where: Any) -> Program:
     )
     prompts = config.batch_size // config.minibatches
     batch = run.prompts(run.mesh, prompts), run.rows(prompts, jnp.int32), _experience(run, prompts)
-    parts = {**state_parts(state), "completions": chip_bytes(batch)}
-    return Program(
-        name=f"grpo update {run.bucket}",
-        bucket=run.bucket,
-        trace=partial(step.trace, state, *batch),
+    return training_program(
+        "grpo update",
+        run.bucket,
+        step,
+        state,
+        batch,
         mesh=run.mesh,
-        parts=parts,
         resident=run.reference(),
         model_flops=run.flops(Passes.of(state.trainable, run.sizes.tie_word_embeddings), prompts),
         tokens=prompts * (run.tokens + run.group * run.new_tokens),
-        hbm_bytes=2 * (parts["parameters"] + parts["optimizer"]) + parts["completions"],
         runs=config.steps * run.updates,
     )
 

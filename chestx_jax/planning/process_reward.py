@@ -19,7 +19,7 @@ from chestx_jax.planning.abstract import (
     chip_bytes,
     in_words,
     rows_of,
-    state_parts,
+    training_program,
 )
 from chestx_jax.planning.textbook import Passes, rows_flops
 from chestx_jax.rewards.learned import STEP_STEP, judging_mesh, probabilities, rows_at_a_time
@@ -49,18 +49,16 @@ def update(
         "step_labels": rows_of(mesh, (rows, config.max_steps), jnp.int32),
         "step_weights": rows_of(mesh, (rows, config.max_steps), jnp.float32),
     }
-    parts = {**state_parts(state), "batch": chip_bytes(batch)}
     passes = Passes.of(state.trainable, sizes.tie_word_embeddings)
-    trainable = chip_bytes(state.trainable)
-    return Program(
-        name=f"process reward {in_words(tokens, patches)}",
-        bucket=in_words(tokens, patches),
-        trace=partial(step.trace, state, batch),
+    return training_program(
+        "process reward",
+        in_words(tokens, patches),
+        step,
+        state,
+        (batch,),
         mesh=mesh,
-        parts=parts,
         model_flops=rows_flops(sizes, passes, rows, tokens, patches),
         tokens=rows * tokens,
-        hbm_bytes=parts["parameters"] + trainable + 2 * parts["optimizer"] + parts["batch"],
         runs=config.steps,
     )
 

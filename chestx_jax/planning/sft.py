@@ -1,6 +1,5 @@
 """The program of supervised fine-tuning."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,9 +12,8 @@ from chestx_jax.planning.abstract import (
     abstract_batch,
     abstract_model,
     abstract_state,
-    chip_bytes,
     in_words,
-    state_parts,
+    training_program,
 )
 from chestx_jax.planning.textbook import Passes, rows_flops
 from chestx_jax.training.optimizer import learning_rate
@@ -39,16 +37,15 @@ def update(
         loss_chunk=config.loss_chunk,
     )
     batch = abstract_batch(mesh, config.batch_size, tokens, patches)
-    parts = {**state_parts(state), "batch": chip_bytes(batch)}
     passes = Passes.of(state.trainable, sizes.tie_word_embeddings)
-    return Program(
-        name=f"sft {in_words(tokens, patches)}",
-        bucket=in_words(tokens, patches),
-        trace=partial(step.trace, state, batch),
+    return training_program(
+        "sft",
+        in_words(tokens, patches),
+        step,
+        state,
+        (batch,),
         mesh=mesh,
-        parts=parts,
         model_flops=rows_flops(sizes, passes, config.batch_size, tokens, patches),
         tokens=config.batch_size * tokens,
-        hbm_bytes=2 * (parts["parameters"] + parts["optimizer"]) + parts["batch"],
         runs=config.steps,
     )

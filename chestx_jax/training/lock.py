@@ -53,7 +53,7 @@ def holder(workdir: Path) -> dict[str, Any] | None:
     except BlockingIOError:
         return _read(workdir) or {"host": "?", "pid": "?"}
     except FileNotFoundError:
-        pass
+        return None  # nothing has ever run here
     return None
 
 

@@ -9,14 +9,16 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 from ml_collections import ConfigDict
 
 from chestx_jax.data.stream import PipelineError
-from chestx_jax.training.metrics import MetricWriter, Progress
+from chestx_jax.training.metrics import MetricWriter, Progress, open_writer
 from chestx_jax.training.profile import Profile
 from chestx_jax.training.state import TrainingError, TrainState
 from chestx_jax.training.stopping import Stopping
@@ -33,6 +35,7 @@ class BatchStream(Protocol):
 
     def __next__(self) -> Any: ...
     def get_state(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,30 @@ class _Pending:
     ids: tuple[str, ...]
     flops: float
     data_wait: float
+
+
+def train_in(
+    workdir: Path,
+    state: TrainState,
+    batches: BatchStream,
+    hooks: Hooks,
+    config: ConfigDict,
+    *,
+    start: int,
+    life: Life,
+) -> TrainState:
+    """`train` with the metrics and the trace that it writes in `workdir`; these and `batches` are closed, however it
+    ends.
+
+    Raises:
+      TrainingError: `config.profile_steps` makes no sense. What `train` raises.
+    """
+    with (
+        closing(batches),
+        closing(open_writer(workdir, start)) as writer,
+        closing(Profile(config.profile_steps, workdir)) as profile,
+    ):
+        return train(state, batches, hooks, config, start=start, life=life, writer=writer, profile=profile)
 
 
 def train(

@@ -8,13 +8,17 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from chestx_jax.parallel import is_first
+from chestx_jax.weights.model_files import write_atomically
 
+METRICS = "metrics.jsonl"
 BOARD_QUEUE = 1000  # events; more than are written between two looks at whether TensorBoard's thread lives
 
+Row = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
@@ -22,7 +26,7 @@ class MetricWriter:
     """Writes scalars under `workdir`; a resumed run drops the lines that it is about to write again."""
 
     def __init__(self, workdir: Path, resume_step: int):
-        self._path = workdir / "metrics.jsonl"
+        self._path = workdir / METRICS
         keep_lines_until(self._path, resume_step)
         self._file = self._path.open("ab", buffering=0)
         # purge_step hides what a killed run wrote beyond the checkpoint that this run starts from.
@@ -84,6 +88,18 @@ def open_writer(workdir: Path, resume_step: int) -> MetricWriter:
     return MetricWriter(workdir, resume_step) if is_first() else NoWriter()
 
 
+def read_rows(workdir: Path) -> list[Row]:
+    """The rows of a run's metrics.jsonl, also while it is written; a torn one is left out."""
+    path = workdir / METRICS
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
 def keep_lines_until(path: Path, step: int) -> None:
     """Drop the rows of `path` beyond `step`, and a last row that a kill cut in half."""
     if not path.exists():
@@ -97,9 +113,7 @@ def keep_lines_until(path: Path, step: int) -> None:
             continue
         if row["step"] <= step:
             kept.append(line + "\n")
-    partial = path.with_suffix(".tmp")
-    partial.write_text("".join(kept))
-    partial.replace(path)
+    write_atomically(path, "".join(kept).encode())
 
 
 class Progress:

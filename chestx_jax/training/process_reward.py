@@ -24,11 +24,9 @@ from chestx_jax.parallel import batch_share, gather_shares, is_first, make_mesh,
 from chestx_jax.rollout import TokenSpans
 from chestx_jax.rollout.steps import steps_of
 from chestx_jax.training.bench import Bench, open_bench
-from chestx_jax.training.loop import Hooks, train
+from chestx_jax.training.loop import Hooks, train_in
 from chestx_jax.training.losses import TokenSums
-from chestx_jax.training.metrics import open_writer
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
-from chestx_jax.training.profile import Profile
 from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor, write_companions
 from chestx_jax.training.state import (
@@ -190,27 +188,13 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
                 "first_error_accuracy": scores["first_error_accuracy"],
             }
 
-        writer, profile = open_writer(workdir, start), Profile(config.profile_steps, workdir)
-        try:
-            state = train(
-                state,
-                batches,
-                Hooks(
-                    lambda state, batch: step(state, put_rows(mesh, arrays(batch))),
-                    saver.save,
-                    evaluate,
-                    partial(step_flops, sizes),
-                ),
-                config,
-                start=start,
-                life=life,
-                writer=writer,
-                profile=profile,
-            )
-        finally:
-            profile.close()
-            writer.close()
-            batches.close()
+        hooks = Hooks(
+            train_step=lambda state, batch: step(state, put_rows(mesh, arrays(batch))),
+            save=saver.save,
+            evaluate=evaluate,
+            flops=partial(step_flops, sizes, shares),
+        )
+        state = train_in(workdir, state, batches, hooks, config, start=start, life=life)
         scores = {
             name: step_scores(
                 judged(state, _ordered(bench.validation, config, bench, processor, mesh, blank=blank))

@@ -17,18 +17,8 @@ log = logging.getLogger(__name__)
 
 # What may change between one run of the line and the next. The data are compared by the pipeline's fingerprint.
 FREE_FIELDS = (
-    *(
-        "data",
-        "mesh",
-        "steps",
-        "save_every",
-        "eval_every",
-        "keep",
-        "keep_best",
-        "max_seconds",
-        "guard",
-        "profile_steps",
-    ),
+    *("data", "mesh", "steps", "save_every", "eval_every", "keep", "keep_best"),
+    *("max_seconds", "guard", "profile_steps"),
     *("table_every", "table_prompts", "validation_batch"),  # of GRPO
 )
 

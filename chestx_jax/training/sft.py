@@ -17,11 +17,9 @@ from chestx_jax.data.pipeline import Batch, Pipeline, ordered_batches
 from chestx_jax.data.processor import Processor
 from chestx_jax.parallel import batch_share, make_mesh, put_rows
 from chestx_jax.training.bench import Bench, open_bench
-from chestx_jax.training.loop import Hooks, train
+from chestx_jax.training.loop import Hooks, train_in
 from chestx_jax.training.losses import TokenSums, chunked_cross_entropy
-from chestx_jax.training.metrics import open_writer
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
-from chestx_jax.training.profile import Profile
 from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor, write_companions
 from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
@@ -147,21 +145,6 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
                 list(validation_batches(config, bench, processor, share, shares)),
                 config.loss_chunk,
             ),
-            flops=partial(step_flops, sizes),
+            flops=partial(step_flops, sizes, shares),
         )
-        writer, profile = open_writer(workdir, start), Profile(config.profile_steps, workdir)
-        try:
-            train(
-                state,
-                batches,
-                hooks,
-                config,
-                start=start,
-                life=life,
-                writer=writer,
-                profile=profile,
-            )
-        finally:
-            profile.close()
-            writer.close()
-            batches.close()
+        train_in(workdir, state, batches, hooks, config, start=start, life=life)

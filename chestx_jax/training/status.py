@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from chestx_jax.training.lock import holder
-from chestx_jax.training.metrics import clock
+from chestx_jax.training.metrics import Row, clock, read_rows
 from chestx_jax.training.state import TrainingError
 from chestx_jax.training.workdir import DONE, read_lives
 from chestx_jax.weights.step_directories import CHECKPOINTS, finished_steps, read_metadata
-
-Row = dict[str, Any]
 
 
 def status(workdir: Path) -> list[str]:
@@ -23,7 +21,7 @@ def status(workdir: Path) -> list[str]:
     if not (workdir / "config.json").exists():
         raise TrainingError(f"{workdir} holds no run: there is no config.json")
     config = json.loads((workdir / "config.json").read_text())
-    rows, lives, running = read_rows(workdir / "metrics.jsonl"), read_lives(workdir), holder(workdir)
+    rows, lives, running = read_rows(workdir), read_lives(workdir), holder(workdir)
     trained = [row for row in rows if "perf/goodput" in row]
     evaluated = [row for row in rows if any(name.startswith("eval/") for name in row)]
     step = rows[-1]["step"] if rows else 0
@@ -35,17 +33,6 @@ def status(workdir: Path) -> list[str]:
         _checkpoint(workdir, config["keep_best"]),
         *(_lives(lives, trained) if trained else []),
     ]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics.jsonl, also while it is written; a torn one is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
 
 
 def _state(running: dict[str, Any] | None, lives: list[dict[str, Any]]) -> str:

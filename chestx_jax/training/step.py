@@ -75,7 +75,7 @@ def make_step(
     return train_step
 
 
-def step_flops(sizes: Qwen2VLConfig, batch: Batch) -> float:
-    """Operations of an update on this batch, those of every process together, as if everything learned."""
+def step_flops(sizes: Qwen2VLConfig, shares: int, batch: Batch) -> float:
+    """Operations of an update on the `shares` of which this batch is one, as if everything learned."""
     rows, tokens = batch.arrays["tokens"].shape
-    return update_flops(sizes, rows * jax.process_count(), tokens, batch.arrays["patches"].shape[1])
+    return update_flops(sizes, rows * shares, tokens, batch.arrays["patches"].shape[1])

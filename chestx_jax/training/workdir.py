@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from chestx_jax.parallel import ClusterError, agree, barrier, is_first
 from chestx_jax.training.lock import locked
 from chestx_jax.training.state import TrainingError
+from chestx_jax.weights.model_files import write_atomically
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 RUN, DONE = "run.json", "done"
@@ -62,10 +63,12 @@ def open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Life]:
             return
         workdir.mkdir(parents=True, exist_ok=True)
         with locked(workdir):
-            _replace(workdir / "config.json", config.to_json(indent=2, sort_keys=True) + "\n")
+            write_atomically(
+                workdir / "config.json", (config.to_json(indent=2, sort_keys=True) + "\n").encode()
+            )
             lives = read_lives(workdir)
             lives.append(_describe_life())
-            _replace(workdir / RUN, json.dumps(lives, indent=2) + "\n")
+            _write_lives(workdir, lives)
             barrier()
             try:
                 yield Life(began)
@@ -97,6 +100,10 @@ def read_lives(workdir: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
+def _write_lives(workdir: Path, lives: list[dict[str, Any]]) -> None:
+    write_atomically(workdir / RUN, (json.dumps(lives, indent=2) + "\n").encode())
+
+
 def _describe_life() -> dict[str, Any]:
     return {
         "command": sys.argv,
@@ -110,16 +117,9 @@ def _note_end(workdir: Path, lives: list[dict[str, Any]], how: str, began: float
     """A disk that is full must not hide why the run ended."""
     lives[-1].update(ended=how, seconds=time.monotonic() - began)
     try:
-        _replace(workdir / RUN, json.dumps(lives, indent=2) + "\n")
+        _write_lives(workdir, lives)
     except OSError as error:
         log.warning("%s: how the run ended was not noted: %s", workdir / RUN, error)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 @contextmanager

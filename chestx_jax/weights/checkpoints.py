@@ -22,12 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from chestx_jax.parallel import by_first, gather, is_first
 from chestx_jax.weights.model_files import differences
 from chestx_jax.weights.step_directories import (
     CHECKPOINTS,
@@ -41,8 +39,6 @@ from chestx_jax.weights.step_directories import (
     write_manifest,
 )
 from chestx_jax.weights.stored_arrays import TRAIN, PyTree, check_arrays, parts
-
-_NO_STEP, _NONE_SOUND = -1, -2  # instead of a step, when processes tell each other
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +67,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int, best: str = "") -> None:
         self.directory = epath.Path(workdir).absolute() / CHECKPOINTS
-        if jax.process_index() == 0:
-            set_unfinished_aside(self.directory)
-        _meet(f"unfinished checkpoints of {self.directory} are set aside")
+        by_first(lambda: set_unfinished_aside(self.directory))
         saved = {step: read_metadata(self.directory / str(step)) for step in self.steps()}
         self._preserve = _Preserve(keep, {})
         self._best = best
@@ -136,7 +130,7 @@ class Checkpoints:
     def _finish(self, writing: Any, path: epath.Path) -> None:
         with _told(path):
             writing.result()
-            if jax.process_index() == 0:
+            if is_first():
                 write_manifest(path)
 
     def _note_score(self, step: int, scores: Mapping[str, float]) -> None:
@@ -164,28 +158,27 @@ class Checkpoints:
         Raises:
           CheckpointError: when there are checkpoints, and all are damaged; they stay where they are.
         """
-        sound = self._look_for_sound_step() if jax.process_index() == 0 else 0
-        if jax.process_count() > 1:
-            sound = int(multihost_utils.broadcast_one_to_all(np.int32(sound)))
-        if sound == _NONE_SOUND:
+        sound, damaged = gather(self._look_for_sound_step() if is_first() else (None, False))[0]
+        if sound is None and damaged:
             raise CheckpointError(
                 f"{self.directory}: every checkpoint is damaged; move the directory away to start the run again"
             )
-        self._saved = {step for step in self._saved if step <= sound}
+        self._saved = {step for step in self._saved if sound is not None and step <= sound}
         self._preserve.keep_scores(self._saved)
-        return None if sound == _NO_STEP else sound
+        return sound
 
-    def _look_for_sound_step(self) -> int:
+    def _look_for_sound_step(self) -> tuple[int | None, bool]:
+        """The step, and whether newer ones, or all, are damaged."""
         damaged: list[epath.Path] = []
         for step in reversed(self.steps()):
             path = self.directory / str(step)
             if (found := damage(path)) is None:
                 for bad in damaged:
                     log.warning("%s becomes %s; going on from %s", bad, set_aside(bad, "damaged").name, path)
-                return step
+                return step, bool(damaged)
             log.warning("%s", found)
             damaged.append(path)
-        return _NONE_SOUND if damaged else _NO_STEP
+        return None, bool(damaged)
 
     def restore(
         self, step: int, abstract_state: Mapping[str, PyTree], meta: Mapping[str, Any] | None = None
@@ -261,11 +254,6 @@ def _told(path: epath.Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path} could not be written; the checkpoints before it stay, and the same line resumes: {error}"
         ) from error
-
-
-def _meet(where: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
 
 
 def _as_json(value: Any) -> Any:

@@ -1,36 +1,27 @@
 """Programs as several processes on this machine, as they would run on the hosts of a pod."""
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from chestx_jax.data.embedded import build_small_bench
+from tests.launch import programs
+from tests.launch.programs import ROOT
 
 pytestmark = pytest.mark.processes  # `make processes`: it starts a dozen programs
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
 LOST_AFTER = 20  # seconds; two cores may be busy with something else
 
 
 def start(program: str, *flags: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", f"launch.{program}", *flags],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return programs.start(program, *flags, xla_flags=QUICK)
 
 
 def start_several(program: str, flags: list[str], count: int) -> list[subprocess.Popen[str]]:
@@ -69,14 +60,21 @@ def flags_of(kind: str, workdir: Path, config: dict[str, object]) -> list[str]:
     return [f"--config={ROOT}/configs/{kind}.py:tiny", f"--workdir={workdir}", *changes]
 
 
-def sft(bench: Path, workdir: Path, **changes: object) -> list[str]:
-    config: dict[str, object] = {
+def on(bench: Path) -> dict[str, object]:
+    """What both recipes train and are validated on."""
+    return {
         "model.freeze": "^vision",
         "data.bench": bench,
         "data.image_size": 56,
         "data.train": "(('binary/train.jsonl','reason',1.0),)",
         "data.validation": "(('binary/train.jsonl','reason'),)",
         "data.validation_limit": 5,
+    }
+
+
+def sft(bench: Path, workdir: Path, **changes: object) -> list[str]:
+    config: dict[str, object] = {
+        **on(bench),
         "data.buckets": "((208,16),)",
         "batch_size": 8,
         "steps": 12,
@@ -90,12 +88,7 @@ def sft(bench: Path, workdir: Path, **changes: object) -> list[str]:
 def grpo(bench: Path, workdir: Path, pretrained: Path) -> list[str]:
     config: dict[str, object] = {
         "model.pretrained": pretrained,
-        "model.freeze": "^vision",
-        "data.bench": bench,
-        "data.image_size": 56,
-        "data.train": "(('binary/train.jsonl','reason',1.0),)",
-        "data.validation": "(('binary/train.jsonl','reason'),)",
-        "data.validation_limit": 5,
+        **on(bench),
         "data.buckets": "((160,16),)",
         "rollout.group_size": 4,
         "rollout.max_new_tokens": 24,

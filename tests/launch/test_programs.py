@@ -1,10 +1,7 @@
 """Programs as a user starts them: flags, exit codes, one-line errors, kill -9 and rerun."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,22 +13,10 @@ from chestx_jax.data.jsonl import write_samples
 from chestx_jax.weights import load_pretrained
 from chestx_jax.weights.pretrained import flat_params
 from tests.evaluation.samples import binary, draw
+from tests.launch.programs import ROOT, start
 from tests.llm.server import ScriptedServer, first_of_each
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("build_bench", "sft", "predict", "evaluate", "export", "demo", "benchmark")
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-
-
-def start(program: str, *flags: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", f"launch.{program}", *flags],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def run(program: str, *flags: str) -> tuple[int, str]:

@@ -53,6 +53,8 @@ class Batches:
     def get_state(self) -> dict[str, Any]:
         return {"next_step": self.taken}
 
+    def close(self) -> None: ...
+
 
 def saved_by(tmp_path: Path, *, start: int, broken: int, nan_at: int = 0) -> list[tuple[int, int, int]]:
     """(step, updates in the state, next batch) of every save of a run that ends with an error."""

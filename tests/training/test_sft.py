@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,18 +156,28 @@ def test_freezing_everything_is_refused(recipe: ConfigDict, tmp_path: Path) -> N
         sft.run(recipe, tmp_path / "run")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    recipe: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Any]]:
+    """From when it is called, the third batch holds a number that is none; it returns the batches to come."""
     put_batch, batches = sft.put_batch, []
 
-    def poison(mesh: Any, batch: Any) -> Any:
+    def put_poisoned(mesh: Any, batch: Any) -> Any:
         batches.append(batch)
         if len(batches) == 3:
             batch.arrays["patches"][0] = np.nan
         return put_batch(mesh, batch)
 
-    monkeypatch.setattr(sft, "put_batch", poison)
+    def start() -> list[Any]:
+        monkeypatch.setattr(sft, "put_batch", put_poisoned)
+        return batches
+
+    return start
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    recipe: ConfigDict, tmp_path: Path, poison: Callable[[], list[Any]]
+) -> None:
+    batches = poison()
     with pytest.raises(TrainingError, match=r"step 3: .*loss is nan") as caught:
         sft.run(recipe, tmp_path / "run")
     assert all(sample in str(caught.value) for sample in batches[2].ids)
@@ -174,18 +185,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 
 def test_a_run_that_may_skip_goes_on_behind_a_loss_that_is_not_finite(
-    recipe: ConfigDict, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: ConfigDict, unbroken: Path, tmp_path: Path, poison: Callable[[], list[Any]]
 ) -> None:
     """The poisoned update is as if it had not been: what follows starts from the parameters before it."""
-    put_batch, batches = sft.put_batch, []
-
-    def poison(mesh: Any, batch: Any) -> Any:
-        batches.append(batch)
-        if len(batches) == 3:
-            batch.arrays["patches"][0] = np.nan
-        return put_batch(mesh, batch)
-
-    monkeypatch.setattr(sft, "put_batch", poison)
+    poison()
     recipe.guard.stop_after = 2
     sft.run(recipe, tmp_path / "run")
     rows, whole = metrics(tmp_path / "run"), metrics(unbroken)

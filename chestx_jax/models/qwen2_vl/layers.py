@@ -113,9 +113,8 @@ def split_heads(x: Float[Array, "B T KH"], heads: int) -> Float[Array, "B K T H"
     return x.reshape(batch, length, heads, -1).swapaxes(1, 2)
 
 
-SCORES = (
-    2**28
-)  # of one prompt's rows that exist at a time: 1 GiB in float32, as far as `tensor` does not cut the heads
+# Scores of one prompt's rows that exist at a time: 1 GiB in float32, as far as `tensor` does not cut the heads.
+SCORES = 2**28
 Block = tuple[Float[Array, "P K H S"], Float[Array, "P K S H"], Bool[Array, "P T|1 S"]]
 
 

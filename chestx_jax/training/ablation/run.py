@@ -15,6 +15,7 @@ from chestx_jax.training.ablation.measure import Measured, answer, measure
 from chestx_jax.training.ablation.report import Arm, Run, write_report
 from chestx_jax.training.grpo.run import run as run_grpo
 from chestx_jax.training.grpo.settings import check
+from chestx_jax.training.metrics import read_rows
 from chestx_jax.training.state import TrainingError
 from chestx_jax.weights.step_directories import CHECKPOINTS, finished_steps
 
@@ -65,7 +66,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
                         test,
                         workdir / f"predictions/{name}-{seed}",
                     ),
-                    _rows(run_directory(workdir, name, seed)),
+                    read_rows(run_directory(workdir, name, seed)),
                 )
                 for seed in config.seeds
             ),
@@ -140,7 +141,3 @@ def _measured(config: ConfigDict, directory: Path, test: Path, out: Path) -> Mea
     measured = measure(read_samples(test), predictions)
     out.with_name(out.name + ".json").write_text(json.dumps(dataclasses.asdict(measured), indent=2) + "\n")
     return measured
-
-
-def _rows(directory: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

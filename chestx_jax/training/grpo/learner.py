@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import Batch, Pipeline
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import batch_share, gather, gather_shares, own_rows, put_rows
+from chestx_jax.parallel import batch_share, gather, gather_shares, is_first, own_rows, put_rows
 from chestx_jax.rewards import Rewards, columns_of
 from chestx_jax.rollout import Completion, Engine, TokenSpans
 from chestx_jax.training.grpo.advantages import zero_spread
@@ -99,7 +99,7 @@ class Learner:
             first=share * len(completion),
         )
         sizes = gather_shares(self.mesh, (np.abs(advantages[completion.mask]).sum(), completion.mask.sum()))
-        if self.step % self.config.table_every == 0 and jax.process_index() == 0:
+        if self.step % self.config.table_every == 0 and is_first():
             path = self.workdir / "completions" / f"step-{self.step:06d}.html"
             write_table(
                 path,

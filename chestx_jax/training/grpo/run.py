@@ -19,10 +19,8 @@ from chestx_jax.training.grpo.learner import Learner
 from chestx_jax.training.grpo.settings import Settings, check
 from chestx_jax.training.grpo.update import make_score, make_update
 from chestx_jax.training.grpo.validation import Validation
-from chestx_jax.training.loop import Hooks, train
-from chestx_jax.training.metrics import open_writer
+from chestx_jax.training.loop import Hooks, train_in
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
-from chestx_jax.training.profile import Profile
 from chestx_jax.training.resume import Saver
 from chestx_jax.training.setup import make_model, make_processor, write_companions
 from chestx_jax.training.state import TrainingError, init_state, model_from, split_model, trainable_paths
@@ -116,32 +114,17 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
             evaluate=lambda step, state: validation(
                 step, engine.take(model_from(graphdef, state.trainable, state.frozen), mesh)
             ),
-            flops=partial(step_flops, sizes, config.rollout),
+            flops=partial(step_flops, sizes, config.rollout, shares),
         )
-        writer, profile = open_writer(workdir, start), Profile(config.profile_steps, workdir)
-        try:
-            train(
-                state,
-                batches,
-                hooks,
-                config,
-                start=start,
-                life=life,
-                writer=writer,
-                profile=profile,
-            )
-        finally:
-            profile.close()
-            writer.close()
-            batches.close()
+        train_in(workdir, state, batches, hooks, config, start=start, life=life)
 
 
-def step_flops(sizes: Qwen2VLConfig, rollout: ConfigDict, batch: Batch) -> float:
-    """Operations of one rollout of this batch and one update from it, those of every process together, as if no
+def step_flops(sizes: Qwen2VLConfig, rollout: ConfigDict, shares: int, batch: Batch) -> float:
+    """Operations of one rollout of the `shares` of which this batch is one, and of one update from it, as if no
     response ended early: what is left out are the passes for the log-probabilities of other weights."""
     prompts, tokens = batch.arrays["tokens"].shape
     patches = batch.arrays["patches"].shape[1]
-    asked = (prompts * jax.process_count(), rollout.group_size, tokens, patches, rollout.max_new_tokens)
+    asked = (prompts * shares, rollout.group_size, tokens, patches, rollout.max_new_tokens)
     return rollout_flops(sizes, *asked) + grpo_update_flops(sizes, *asked)
 
 
