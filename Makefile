@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 .PHONY: demo test processes parity lint beam bench parts plan clean
 
-demo: .venv/core.done      ## build phantoms, train, predict, evaluate, export: under 15 minutes on two cores
+demo: .venv/core.done      ## build phantoms, train, reward, predict, evaluate, export
 	$(BIN)/python -m launch.demo --workdir=demo
 
 test: .venv/test.done      ## the tests, without torch (golden values)

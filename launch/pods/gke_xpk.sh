@@ -46,7 +46,8 @@ if [[ "${CREATE}" == 1 ]]; then
 fi
 run docker build -f "${repository}/launch/pods/Dockerfile" -t "${IMAGE}" "${repository}"
 run docker push "${IMAGE}"
-# 75: a process was lost, or the run was told to stop and is saved
+# 75: a process was lost, or the run was told to stop and is saved. XPK restarts on 127 to 255 by itself, so also on 134,
+# with which the others end when the first process is lost
 run xpk workload create "--workload=${NAME}" "${where[@]}" "--tpu-type=${TYPE}" "--num-slices=${SLICES}" \
   "--docker-image=${IMAGE}" "--max-restarts=${RESTARTS}" --restart-on-exit-codes=75 "--command=python -m ${line}"
 echo "# its log:   xpk workload list ${where[*]}"
