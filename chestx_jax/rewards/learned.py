@@ -3,9 +3,10 @@
     learned=dict(function="learned:DIR", weight=1.0, clip=(-1.0, 1.0), schedule=())
 
 DIR is the workdir of `launch.process_reward`, or one of its checkpoints. A step is worth P(supported) -
-P(contradicted), -1 to 1; what cannot be verified is worth nothing. "learned:DIR" gives a reasoning its worst verifiable
-step (a chain is as good as its weakest link: PRM-Min of Lightman et al. 2023, arXiv 2305.20050), "learned-mean:DIR"
-the mean over all steps, where idle steps dilute, "learned-last:DIR" the last verifiable step.
+P(contradicted), -1 to 1; where steps are credited, one that cannot be verified is worth `UNVERIFIABLE`. "learned:DIR"
+gives a reasoning its worst verifiable step (a chain is as good as its weakest link: PRM-Min of Lightman et al. 2023,
+arXiv 2305.20050), "learned-mean:DIR" the mean over all steps, where idle steps dilute, "learned-last:DIR" the last
+verifiable step.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from chestx_jax.rollout import TokenSpans
 from chestx_jax.rollout.spans import Span
 from chestx_jax.rollout.steps import steps_of
 from chestx_jax.weights import companions, find_step, load_pretrained
+
+UNVERIFIABLE = -0.5
+"""What an idle step is worth, as with the rules (`process.STEP_VALUES`): less than a claim that may be false."""
 
 ROWS, TOKEN_STEP, STEP_STEP = 32, 64, 16
 """Completions at a time, at least, and what tokens and steps are padded to a multiple of: few programs."""
@@ -209,7 +213,7 @@ class LearnedReward:
         values = probabilities[:, 0] - probabilities[:, 1]
         judged = np.argmax(probabilities, axis=1) != 2
         steps = [
-            StepReward(start, end, float(value) if known else 0.0)
+            StepReward(start, end, float(value) if known else UNVERIFIABLE, link=bool(known))
             for (start, end), value, known in zip(spans, values, judged, strict=True)
         ]
         return Stepwise(AGGREGATES[self.aggregate](values, judged), steps)

@@ -44,17 +44,19 @@ BREVITY = 0.5
 STEP_VALUES = {
     "supported": 1.0,
     "off_topic": 0.0,
-    "repeated": 0.0,
-    "planned": 0.0,
-    "empty": 0.0,
+    "repeated": -0.5,
+    "planned": -0.5,
+    "empty": -0.5,
     "unmentioned": -0.5,
     "contradicted": -1.0,
 }
 """What a step is worth by its verdict (`evidence.SENTENCES`): 1 for a new claim on topic that is borne out, or
-for a gold step word for word; 0 for what neither helps nor harms; below 0 for what no source says, and least
-for what one denies."""
+for a gold step word for word; 0 for what neither helps nor harms; below 0 for what no source says and for idle
+words, and least for what a source denies. Idle words must be worth less than a claim that may be false: at 0,
+a model whose claims are true six times in ten learned to make none and to fill its tokens."""
 
 _IDLE_VERDICTS = ("empty", "planned", "repeated")
+_NO_LINK = ("off_topic", *_IDLE_VERDICTS)
 
 
 def process_reward(
@@ -91,7 +93,10 @@ def process_score(reading: Reading, reference: Reference) -> Stepwise:
     if not reference.gold_claims:
         raise ValueError("the gold reasoning claims nothing on topic")
     evidence = weigh(reading, reference)
-    steps = [StepReward(s.start, s.end, STEP_VALUES[s.verdict]) for s in evidence.sentences]
+    steps = [
+        StepReward(s.start, s.end, STEP_VALUES[s.verdict], link=s.verdict not in _NO_LINK)
+        for s in evidence.sentences
+    ]
     return Stepwise(_f1(evidence), steps)
 
 

@@ -16,11 +16,17 @@ class RewardError(ValueError):
 
 @dataclass(frozen=True)
 class StepReward:
-    """What one step of the reasoning is worth: `completion[start:end]`, characters."""
+    """What one step of the reasoning is worth: `completion[start:end]`, characters.
+
+    Attributes:
+      link: it carries the reasoning, so that the steps before it led to it and share its blame. Not so a step that
+        only restates, plans or adds what was not asked for: its value is its own affair.
+    """
 
     start: int
     end: int
     value: float
+    link: bool = True
 
 
 class Stepwise(float):

@@ -10,7 +10,7 @@ from chestx_jax.data import Processor, read_samples
 from chestx_jax.data.chat import parse, target
 from chestx_jax.data.embedded import build_small_bench
 from chestx_jax.rewards import RewardError, columns_of, reward
-from chestx_jax.rewards.learned import LearnedReward, continued
+from chestx_jax.rewards.learned import AGGREGATES, UNVERIFIABLE, LearnedReward, continued
 from chestx_jax.training import process_reward
 from configs.process_reward import get_config
 
@@ -62,15 +62,14 @@ def test_every_step_gets_a_value_and_the_reasoning_its_worst(workdir: Path, benc
     judge = LearnedReward(str(workdir), "learned")
     for given, text in zip(judge(prompts=[""] * 3, completions=texts, **columns), texts, strict=True):
         assert [(step.start, step.end) for step in given.steps] == list(parse(text).spans)
-        values = [step.value for step in given.steps if step.value]
+        assert all(step.value == UNVERIFIABLE for step in given.steps if not step.link)
+        values = [step.value for step in given.steps if step.link]
         assert float(given) == pytest.approx(min(values, default=0.0))
     verdicts = judge.judge.verdicts(samples[:1], texts[:1])[0][0]
     np.testing.assert_allclose(verdicts.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_aggregates_by_hand() -> None:
-    from chestx_jax.rewards.learned import AGGREGATES
-
     values, judged = np.array([0.9, -0.5, 0.3, 0.0]), np.array([True, True, True, False])
     found = {name: f(values, judged) for name, f in AGGREGATES.items()}
     assert found == pytest.approx({"learned": -0.5, "learned-mean": 0.7 / 4, "learned-last": 0.3})

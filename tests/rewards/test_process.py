@@ -135,18 +135,18 @@ def test_the_reasoning_may_not_deny_its_answer() -> None:
 
 def test_steps_have_values_and_spans() -> None:
     steps = (
-        (EFFUSION, 1.0),
-        (CARE, 0.0),
-        (EFFUSION, 0.0),
-        ("We look for edema.", 0.0),
-        ("No rib fracture.", 0.0),
-        ("There is scoliosis.", -0.5),
-        ("There is cardiomegaly.", -0.5),
-        ("There is a right pleural effusion.", -1.0),
+        (EFFUSION, 1.0, True),
+        (CARE, -0.5, False),
+        (EFFUSION, -0.5, False),
+        ("We look for edema.", -0.5, False),
+        ("No rib fracture.", 0.0, False),
+        ("There is scoliosis.", -0.5, True),
+        ("There is cardiomegaly.", -0.5, True),
+        ("There is a right pleural effusion.", -1.0, True),
     )
-    text = f"<think> {' '.join(step for step, _ in steps)} </think><answer> A </answer>"
+    text = f"<think> {' '.join(step for step, *_ in steps)} </think><answer> A </answer>"
     (found,) = rewarded(text)
-    assert [(text[s.start : s.end], s.value) for s in found.steps] == list(steps)
+    assert [(text[s.start : s.end], s.value, s.link) for s in found.steps] == list(steps)
     assert set(STEP_VALUES) == set(VERDICTS)
 
 

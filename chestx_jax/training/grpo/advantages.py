@@ -68,22 +68,27 @@ def zero_spread(rewards: Rewards, group_size: int) -> Bool[np.ndarray, " P"]:
 
 
 def min_returns(
-    step_rewards: Float[np.ndarray, "B S"], step_mask: Bool[np.ndarray, "B S"]
+    step_rewards: Float[np.ndarray, "B S"],
+    step_mask: Bool[np.ndarray, "B S"],
+    links: Bool[np.ndarray, "B S"],
 ) -> Float[np.ndarray, "B S"]:
-    """What a step is worth: the least reward from it to the end (PURE, arXiv 2504.15275, equation 5); NaN where
-    there is no step or its reward does not apply.
+    """What a step is worth: the least of its reward and those of the links after it (PURE, arXiv 2504.15275,
+    equation 5); NaN where there is no step or its reward does not apply.
 
-    A step after the worst one is not blamed for it; a step before it is, for it led there.
+    A step after the worst one is not blamed for it; a step before it is, for it led there. Steps that are no links
+    (`rewards.StepReward`) are not held against those before them.
     """
     known = step_mask & ~np.isnan(step_rewards)
-    later = np.where(known, step_rewards, np.inf)[:, ::-1]
-    return np.where(known, np.minimum.accumulate(later, axis=1)[:, ::-1], np.nan)
+    chain = np.where(known & links, step_rewards, np.inf)
+    from_here = np.minimum.accumulate(chain[:, ::-1], axis=1)[:, ::-1]
+    return np.where(known, np.minimum(step_rewards, from_here), np.nan)
 
 
 def step_advantages(
     outcome: Rewards,
     step_rewards: Float[np.ndarray, "B S"],
     step_mask: Bool[np.ndarray, "B S"],
+    links: Bool[np.ndarray, "B S"],
     token_steps: Int[np.ndarray, "B T"],
     response_mask: Bool[np.ndarray, "B T"],
     group_size: int,
@@ -91,13 +96,17 @@ def step_advantages(
 ) -> Float[np.ndarray, "B T"]:
     """Advantages token by token: the outcome's on all of the response, and on the tokens of a step the step's.
 
-    The returns of all steps of all completions of a group are normalised together, as GRPO's process supervision
-    does (arXiv 2402.03300, section 4.1.3), with `min_returns` in the place of its sums.
+    A step's return (`min_returns`) is held against the returns of the group's steps at the same place, where a
+    completion that has ended counts as 0: it says nothing true and nothing false. Then a group's steps are scaled
+    to unit spread. GRPO's process supervision (arXiv 2402.03300, section 4.1.3) holds a step against all steps of
+    the group instead. But a minimum over what is to come rises towards the end whatever is said, so that late steps
+    would earn by being late: trained that way, models went on until they were cut.
 
     Args:
       outcome: advantages of whole completions, from one of the functions above.
       step_rewards: reward of each step, weighted already; anything off `step_mask`.
-      step_mask: which steps are there.
+      step_mask: which steps are there, from the left.
+      links: which of them the steps before are blamed for.
       token_steps: the step that each token belongs to, -1 for none.
 
     Raises:
@@ -106,9 +115,14 @@ def step_advantages(
     steps = step_rewards.shape[1]
     if token_steps.max(initial=-1) >= steps:
         raise ValueError(f"token_steps: names step {token_steps.max()}, but there are rewards for {steps}")
-    returns = min_returns(step_rewards, step_mask)
-    pooled = returns.reshape(len(outcome) // group_size, group_size * steps)
-    process = _zero_without_spread(pooled, _centred(pooled) / (_std(pooled) + eps)).reshape(returns.shape)
+    returns = np.where(step_mask, min_returns(step_rewards, step_mask, links), 0.0)
+    groups = len(outcome) // group_size
+    places = returns.reshape(groups, group_size, steps).swapaxes(1, 2).reshape(groups * steps, group_size)
+    above = _zero_without_spread(places, _centred(places)).reshape(groups, steps, group_size).swapaxes(1, 2)
+    there = step_mask.reshape(above.shape)
+    count = np.maximum(there.sum(axis=(1, 2), keepdims=True), 1)
+    spread = np.sqrt(np.square(above).sum(axis=(1, 2), where=there, keepdims=True) / count)
+    process = (above / (spread + eps)).reshape(returns.shape)
     padded = np.pad(process, ((0, 0), (0, 1)))  # step -1 reads the last column: 0
     tokens = outcome[:, None] + np.take_along_axis(padded, token_steps, axis=1)
     return np.where(response_mask, tokens, 0.0)

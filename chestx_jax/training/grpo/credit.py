@@ -1,5 +1,6 @@
 """From rewards to the advantage of every token, on the host."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -44,16 +45,18 @@ def token_advantages(
         return np.where(completion.mask, outcome[:, None], 0.0)
     steps = [_weighted_steps(rewards, row, stepwise) for row in own]
     width = max((len(values) for values in steps), default=0)
-    values, there = np.zeros((len(steps), max(width, 1))), np.zeros((len(steps), max(width, 1)), bool)
+    shape = len(steps), max(width, 1)
+    values, there, links = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
     token_steps = np.full(completion.tokens.shape, -1, np.int32)
     for row, found in enumerate(steps):
         values[row, : len(found)] = [step.value for step in found]
         there[row, : len(found)] = True
+        links[row, : len(found)] = [step.link for step in found]
         length = completion.lengths[row]
         token_steps[row, :length] = spans.token_steps(
             completion.tokens[row, :length], [(step.start, step.end) for step in found]
         )
-    return step_advantages(outcome, values, there, token_steps, completion.mask, group_size)
+    return step_advantages(outcome, values, there, links, token_steps, completion.mask, group_size)
 
 
 def _stepwise(rewards: Rewards) -> tuple[str, ...]:
@@ -76,8 +79,11 @@ def _weighted_steps(rewards: Rewards, row: int, names: tuple[str, ...]) -> tuple
     ]
     if not given:
         return ()
-    spans = [(step.start, step.end) for step in given[0][1]]
     return tuple(
-        StepReward(start, end, sum(weight * steps[i].value for weight, steps in given))
-        for i, (start, end) in enumerate(spans)
+        replace(
+            step,
+            value=sum(weight * steps[i].value for weight, steps in given),
+            link=any(steps[i].link for _, steps in given),
+        )
+        for i, step in enumerate(given[0][1])
     )
