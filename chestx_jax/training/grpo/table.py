@@ -1,5 +1,7 @@
 """A page of completions as training sees them: images, reasoning coloured by verdict, rewards, advantage."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from chestx_jax.data.jsonl import atomic_text
+from chestx_jax.data.schema import Sample
 from chestx_jax.evaluation.accuracy import judge
 from chestx_jax.evaluation.offline_scores import score_offline
 from chestx_jax.evaluation.page import Table, Text, render
@@ -31,7 +34,7 @@ def write_table(
     The advantage of a completion is the mean over its tokens.
     """
     shown = min(prompts, len(completion) // group_size)
-    samples = [completion.samples[p * group_size] for p in range(shown)]
+    samples = _told_apart([completion.samples[p * group_size] for p in range(shown)])
     names = [f"completion {g + 1}" for g in range(group_size)]
     rows = {
         name: {
@@ -59,6 +62,17 @@ def write_table(
     html = render(f"Completions of step {step}", [_summary(rewards)], [], pages)
     with atomic_text(path) as file:
         file.write(html)
+
+
+def _told_apart(samples: Sequence[Sample]) -> list[Sample]:
+    """A sample that a step drew again, as it does from little data, as a case of its own."""
+    drawn: Counter[str] = Counter()
+    named = []
+    for sample in samples:
+        drawn[sample.id] += 1
+        again = f" (draw {drawn[sample.id]})" if drawn[sample.id] > 1 else ""
+        named.append(replace(sample, id=sample.id + again))
+    return named
 
 
 def _with_numbers(text: Text, rewards: Rewards, advantages: Float[np.ndarray, " R"], row: int) -> Text:
