@@ -114,6 +114,7 @@ def _openi(config: ConfigDict) -> None:
     )
     config.rollout.update(max_new_tokens=256)
     config.optimizer.update(peak=1e-4)
+    config.loss_chunk = 16  # of 32 completions and 152,000 words: 0.3 GB of logits at a time
     config.update(steps=30, batch_size=4, save_every=10, eval_every=15, table_every=10, validation_batch=16)
 
 

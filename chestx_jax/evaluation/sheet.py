@@ -16,7 +16,7 @@ from chestx_jax.evaluation.accuracy import Case
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 IMAGE_SIZE = 256
-WIDTH = 72  # characters of text a line
+WIDTH = {"normal": 72, "bold": 60}  # characters of text a line
 
 
 def write_sheet(cases: Sequence[Case], path: Path, columns: int = 2) -> None:
@@ -58,7 +58,7 @@ def _draw_text(axis: Axes, case: Case) -> None:
     ]
     height = 1.0
     for text, colour, weight in blocks:
-        lines = [line for part in text.splitlines() for line in textwrap.wrap(part, WIDTH) or [""]]
+        lines = [line for part in text.splitlines() for line in textwrap.wrap(part, WIDTH[weight]) or [""]]
         axis.text(
             0,
             height,
