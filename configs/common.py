@@ -12,6 +12,7 @@ def model(**changes) -> ConfigDict:
             processor="",  # directory with tokenizer and preprocessor; "" = that of `pretrained`
             param_dtype="float32",
             dtype="float32",  # compute
+            attention="xla",  # xla; splash (TPU) and cudnn (GPU): kernels for long sequences
             remat="none",  # none, most, mlp, minimal, full: from most memory to most recomputation
             freeze="",  # regular expression over parameter paths; what it finds does not learn
             lora=dict(rank=0, alpha=16.0, targets=r"text\.layers\..*_proj"),  # rank 0 = full fine-tuning

@@ -17,7 +17,7 @@ from chestx_jax.evaluation.records import RecordError
 from chestx_jax.evaluation.text_metrics import MetricsError
 from chestx_jax.llm import LLMError
 from chestx_jax.models.lora import LoRAError
-from chestx_jax.models.qwen2_vl import ConfigError
+from chestx_jax.models.qwen2_vl import AttentionError, ConfigError
 from chestx_jax.parallel import ClusterError, MeshError
 from chestx_jax.rewards import RewardError
 from chestx_jax.training.state import TrainingError
@@ -25,6 +25,7 @@ from chestx_jax.weights import CheckpointError, WeightsError
 
 EXPECTED = (
     AggregateError,
+    AttentionError,
     BenchError,
     BucketError,
     ChatError,

@@ -74,7 +74,7 @@ def predict(
     prompts = ordered_batches(
         source,
         processor,
-        buckets=prompt_buckets(processor, samples, decoding.mode),
+        buckets=prompt_buckets(processor, samples, decoding.mode, model.attention),
         batch_size=decoding.batch_size,
         target=False,
         process_index=share,

@@ -32,7 +32,12 @@ def constrain_batch(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
 def constrain_images(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
     """As `constrain_batch`, and over `tensor` too where there are rows enough: the vision tower's kernels are whole
     on every chip of the tensor axis, which would otherwise all do the same work."""
-    return _constrain(x, EVERYWHERE if x.shape[0] % mesh_size(*EVERYWHERE) == 0 else BATCH_AXES)
+    return _constrain(x, image_axes(x.shape[0]))
+
+
+def image_axes(rows: int) -> tuple[str, ...]:
+    """The mesh axes that split this many rows of patches (`constrain_images`)."""
+    return EVERYWHERE if rows % mesh_size(*EVERYWHERE) == 0 else BATCH_AXES
 
 
 def _constrain(x: Array, wanted: tuple[str, ...]) -> Array:

@@ -91,6 +91,7 @@ def abstract_model(
             dtype=jnp.dtype(config.dtype),
             param_dtype=jnp.dtype(config.param_dtype),
             remat=config.remat,
+            attention=config.attention,
         )
         if config.lora.rank:
             add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, nnx.Rngs(params=1))

@@ -75,6 +75,7 @@ def verdicts(
     frozen = config.model.copy_and_resolve_references()
     frozen.lora.rank = 0  # adapters are merged
     frozen.dtype = frozen.param_dtype  # as `rewards.learned.Judge.load` computes
+    frozen.attention = "xla"  # and attends: its rows are of any length
     model = abstract_model(frozen, sizes, mesh, extend=add_step_head)
     rows = rows_at_a_time(mesh)
     batch = abstract_batch(mesh, rows, length, patches)

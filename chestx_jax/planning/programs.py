@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from chestx_jax.planning import grpo, process_reward, sft
 from chestx_jax.planning.abstract import PlanError, Program, model_sizes
+from chestx_jax.training.setup import check_kernel
 
 PROGRAMS: dict[str, Callable[..., Program]] = {
     "sft": sft.update,
@@ -44,8 +45,10 @@ def build(name: str, config: ConfigDict, devices: list[jax.Device], tokens: int,
 
     Raises:
       PlanError, MeshError, WeightsError, TrainingError: the config does not say what to compile.
+      AttentionError: the devices, or rows of this length, are not for `config.model.attention`.
     """
     known = recipe_programs(config)
     if name not in known:
         raise PlanError(f"--program={name}: a run of this config compiles only {', '.join(known)}")
+    check_kernel(config, devices)
     return PROGRAMS[name](config, model_sizes(config.model), devices, tokens, patches)

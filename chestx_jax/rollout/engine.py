@@ -1,5 +1,6 @@
 """Prompts to completions: batches of samples through the generation program, back as text and arrays."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from chestx_jax.data.pipeline import Batch
 from chestx_jax.data.processor import Processor
 from chestx_jax.data.schema import Sample
 from chestx_jax.models.qwen2_vl import Qwen2VL
+from chestx_jax.models.qwen2_vl.attention import MULTIPLES
 from chestx_jax.parallel import own_rows, put_rows
 from chestx_jax.rollout.decode import Generated, generate
 from chestx_jax.rollout.layout import move
@@ -123,10 +125,12 @@ class Engine:
         return self.read(self.generate(model, batch, key, prompt_ids), batch)
 
 
-def prompt_buckets(processor: Processor, samples: Sequence[Sample], mode: str) -> tuple[Bucket, ...]:
-    """The few static shapes that the prompts of these samples need."""
+def prompt_buckets(
+    processor: Processor, samples: Sequence[Sample], mode: str, attention: str
+) -> tuple[Bucket, ...]:
+    """The few static shapes that the prompts of these samples need, of lengths that the model's attention takes."""
     lengths = processor.lengths(samples, mode=mode, target=False)
-    rounded = -(-lengths[:, 0] // BUCKET_STEP) * BUCKET_STEP
-    return tuple(
-        Bucket(int(tokens), int(patches)) for tokens, patches in set(zip(rounded, lengths[:, 1], strict=True))
-    )
+    multiple = MULTIPLES[attention]
+    steps = np.array([math.lcm(BUCKET_STEP, multiple), multiple])
+    rounded = -(-lengths // steps) * steps
+    return tuple(Bucket(int(tokens), int(patches)) for tokens, patches in set(map(tuple, rounded)))

@@ -1,8 +1,10 @@
 """From a config's `model` section to a processor and a model on the mesh."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
@@ -11,6 +13,7 @@ from ml_collections import ConfigDict
 from chestx_jax.data import Processor
 from chestx_jax.models.lora import add_lora
 from chestx_jax.models.qwen2_vl import QWEN2_VL_2B, QWEN2_VL_7B, SMALL, TINY, Qwen2VL, Qwen2VLConfig
+from chestx_jax.models.qwen2_vl.attention import check_attention, check_lengths, check_platform
 from chestx_jax.parallel import by_first, init_sharded, place
 from chestx_jax.training.state import TrainingError
 from chestx_jax.weights import MODEL, Adapter, companions, load_pretrained, write_model_files
@@ -34,23 +37,48 @@ def make_processor(config: ConfigDict, image_size: int, fallback: Path | None) -
     return Processor.from_pretrained(directory, image_size=image_size)
 
 
+def check_kernel(config: ConfigDict, devices: Iterable[jax.Device]) -> None:
+    """Tells before anything is loaded or compiled that `config.model.attention` does not run on these devices, in this
+    compute type, or on rows of one of `config.data.buckets`.
+
+    Raises:
+      AttentionError: which, and what to change.
+    """
+    attention = config.model.attention
+    check_attention(attention, config.model.dtype, head_sizes=())  # those are checked where the model is made
+    for platform in {device.platform for device in devices}:
+        check_platform(attention, platform)
+    check_lengths(attention, (length for bucket in config.data.buckets for length in bucket))
+
+
 def make_model(config: ConfigDict, processor: Processor, mesh: Mesh, seed: int) -> Qwen2VL:
     """The model that `config` (the `model` section) describes, its parameters on `mesh`.
 
     Raises:
       TrainingError: when neither `pretrained` nor a known `arch` is given.
       WeightsError: when `pretrained` is not a usable directory.
+      AttentionError: see `Qwen2VL`.
     """
     dtype, param_dtype = jnp.dtype(config.dtype), jnp.dtype(config.param_dtype)
     if config.pretrained:
         model = load_pretrained(
-            config.pretrained, dtype=param_dtype, mesh=mesh, compute_dtype=dtype, remat=config.remat
+            config.pretrained,
+            dtype=param_dtype,
+            mesh=mesh,
+            compute_dtype=dtype,
+            remat=config.remat,
+            attention=config.attention,
         )
     elif config.arch in ARCHS:
         sizes = fit_to_tokenizer(ARCHS[config.arch], processor)
         model = init_sharded(
             lambda: Qwen2VL(
-                sizes, rngs=nnx.Rngs(params=seed), dtype=dtype, param_dtype=param_dtype, remat=config.remat
+                sizes,
+                rngs=nnx.Rngs(params=seed),
+                dtype=dtype,
+                param_dtype=param_dtype,
+                remat=config.remat,
+                attention=config.attention,
             ),
             mesh,
         )

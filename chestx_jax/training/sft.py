@@ -21,7 +21,7 @@ from chestx_jax.training.loop import Hooks, train_in
 from chestx_jax.training.losses import TokenSums, chunked_cross_entropy
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.resume import Saver
-from chestx_jax.training.setup import make_model, make_processor, write_companions
+from chestx_jax.training.setup import check_kernel, make_model, make_processor, write_companions
 from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
 from chestx_jax.training.step import Arrays, TrainStep, make_step, step_flops
 from chestx_jax.training.workdir import Life, open_workdir
@@ -96,8 +96,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Train, or go on with the training that `workdir` holds.
 
     Raises:
-      TrainingError, SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError: each
-      names what to mend. Preempted: after SIGTERM or `max_seconds`.
+      TrainingError, SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError,
+      AttentionError: each names what to mend. Preempted: after SIGTERM or `max_seconds`.
     """
     with open_workdir(workdir, config) as life:
         _run(config, workdir, life)
@@ -105,6 +105,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
+    check_kernel(config, mesh.devices.flat)
     share, shares = batch_share(mesh)
     bench = open_bench(config.data, config.seed, workdir)
     processor = make_processor(config.model, config.data.image_size, bench.processor)

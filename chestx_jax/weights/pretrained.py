@@ -57,6 +57,7 @@ def load_pretrained(
     *,
     compute_dtype: Any = None,
     remat: str = "none",
+    attention: str = "xla",
     extend: Extend | None = None,
 ) -> Qwen2VL:
     """Load a Qwen2-VL model.
@@ -67,7 +68,7 @@ def load_pretrained(
       dtype: of the parameters; None keeps that of the files. bfloat16 to float32 is exact.
       mesh: where the parameters go, by `parallel.RULES`; None puts all on the default device.
       compute_dtype: of the activations; None takes that of the parameters.
-      remat: see `Qwen2VL`.
+      remat, attention: see `Qwen2VL`.
       extend: puts on what a checkpoint's model carries besides (`models.process_reward.add_step_head`).
 
     Raises:
@@ -75,6 +76,7 @@ def load_pretrained(
         at once; nothing is loaded then.
       CheckpointError: for a checkpoint that is unfinished or does not fit its own config.
       MeshError: for parameters that the sharding rules do not place.
+      AttentionError: for an attention that is none, or that does not compute in this type.
     """
     step_directory = find_step(directory)
     if step_directory is not None:
@@ -83,7 +85,7 @@ def load_pretrained(
         infos = saved_params(step_directory)
         dtype = _one_dtype({path: info.dtype for path, info in infos.items()}, step_directory, dtype)
         adapter = read_adapter(model_directory)
-        abstract = _abstract_model(config, dtype, compute_dtype, remat, adapter, extend)
+        abstract = _abstract_model(config, dtype, compute_dtype, remat, attention, adapter, extend)
         model = _fill_from_checkpoint(abstract, step_directory, mesh)
         merge_lora(model)
     else:
@@ -91,7 +93,7 @@ def load_pretrained(
         config, content = read_config(model_directory)
         tensors = read_index(model_directory)
         dtype = _one_dtype({key: info.dtype for key, info in tensors.items()}, directory, dtype)
-        abstract = _abstract_model(config, dtype, compute_dtype, remat, None)
+        abstract = _abstract_model(config, dtype, compute_dtype, remat, attention, None)
         model = _fill_from_tensors(abstract, tensors, mesh, str(directory))
     _SOURCES[model] = Source(model_directory, content)
     return model
@@ -168,13 +170,14 @@ def _abstract_model(
     dtype: np.dtype,
     compute_dtype: Any,
     remat: str,
+    attention: str,
     adapter: Adapter | None,
     extend: Extend | None = None,
 ) -> Qwen2VL:
     def make() -> Qwen2VL:
         rngs = nnx.Rngs(0)
         compute = dtype if compute_dtype is None else compute_dtype
-        model = Qwen2VL(config, rngs=rngs, dtype=compute, param_dtype=dtype, remat=remat)
+        model = Qwen2VL(config, rngs=rngs, dtype=compute, param_dtype=dtype, remat=remat, attention=attention)
         if adapter is not None:
             add_lora(model, adapter.rank, adapter.alpha, adapter.targets, rngs)
         if extend is not None:

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.ad_checkpoint import print_saved_residuals
 
 from chestx_jax.models.qwen2_vl import Qwen2VL, layers
-from chestx_jax.models.qwen2_vl.language import causal_mask
+from chestx_jax.models.qwen2_vl.attention import causal_mask
 from chestx_jax.models.qwen2_vl.layers import attend
 from chestx_jax.models.qwen2_vl.rope import text_rotary
 from tests.models import cases

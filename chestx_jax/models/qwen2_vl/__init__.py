@@ -1,5 +1,6 @@
 """Qwen2-VL in Flax NNX."""
 
+from chestx_jax.models.qwen2_vl.attention import AttentionError
 from chestx_jax.models.qwen2_vl.cache import KVCache
 from chestx_jax.models.qwen2_vl.config import (
     QWEN2_VL_2B,
@@ -17,6 +18,7 @@ __all__ = [
     "QWEN2_VL_7B",
     "SMALL",
     "TINY",
+    "AttentionError",
     "Batch",
     "ConfigError",
     "KVCache",

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from chestx_jax.models.partitioning import constrain_batch
-from chestx_jax.models.qwen2_vl.language import DecoderLayer, causal_mask
+from chestx_jax.models.qwen2_vl.attention import causal_mask
+from chestx_jax.models.qwen2_vl.language import DecoderLayer
 from chestx_jax.models.qwen2_vl.layers import scan_layers
 from chestx_jax.models.qwen2_vl.model import Batch, Qwen2VL
 from chestx_jax.models.qwen2_vl.rope import text_rotary
@@ -42,13 +43,14 @@ def continuation_hidden(
     start = jnp.max(jnp.where(real[:, None], positions, -1), axis=(1, 2)) + 1
     own_positions = grouped(start)[:, None, None] + jnp.broadcast_to(jnp.arange(new - 1), (rows, 3, new - 1))
     own_rotary, prompt_rotary = text_rotary(text.config, own_positions), text_rotary(text.config, positions)
-    prompt_mask = causal_mask(segments)
-    # off the mask a token sees itself, so that no row of scores is empty
+    prompt_seen = text.rows_seen(segments)
+    # Tokens attend to their prompt and to each other under one softmax, which no kernel of `text.attention` does: XLA's.
+    # Off the mask a token sees itself, so that no row of scores is empty.
     own_mask = causal_mask(mask[:, :-1].astype(jnp.int32))
 
     def step(states: tuple[Array, Array], layer: DecoderLayer) -> tuple[tuple[Array, Array], None]:
         prompt, own = states
-        prompt, (k, v) = layer(prompt, prompt_rotary, prompt_mask)
+        prompt, (k, v) = layer(prompt, prompt_rotary, prompt_seen)
         own, _ = layer(own, own_rotary, own_mask, ((k, v, real[:, None]),))
         return (prompt, own), None
 

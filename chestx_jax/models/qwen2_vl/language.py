@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from chestx_jax.models.partitioning import constrain_batch
+from chestx_jax.models.partitioning import BATCH_AXES, constrain_batch
+from chestx_jax.models.qwen2_vl.attention import Seen, attend_rows, rows_seen
 from chestx_jax.models.qwen2_vl.cache import KVCache
 from chestx_jax.models.qwen2_vl.config import Qwen2VLConfig
 from chestx_jax.models.qwen2_vl.layers import (
@@ -13,7 +14,6 @@ from chestx_jax.models.qwen2_vl.layers import (
     Init,
     Linear,
     RMSNorm,
-    attend,
     named,
     scan_layers,
     split_heads,
@@ -46,12 +46,12 @@ class Attention(nnx.Module):
         self.o_proj = Linear(width, width, init, bias=False, cut=1, units=self.heads)
 
     def __call__(
-        self, x: Float[Array, "B T D"], rotary: Rotary, mask: Bool[Array, "B T T"], past: tuple[Block, ...]
+        self, x: Float[Array, "B T D"], rotary: Rotary, seen: Seen, past: tuple[Block, ...]
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         q = named(rotate(split_heads(self.q_proj(x), self.heads), rotary), "qkv")
         k = named(rotate(split_heads(self.k_proj(x), self.kv_heads), rotary).swapaxes(2, 3), "qkv")
         v = named(split_heads(self.v_proj(x), self.kv_heads), "qkv")
-        out = named(attend(q, *past, (k, v, mask)), "attention")
+        out = attend_rows(q, k, v, seen, "attention", past)
         return named(self.o_proj(out), "o_proj"), (k, v)
 
 
@@ -81,42 +81,35 @@ class DecoderLayer(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         rotary: Rotary,
-        mask: Bool[Array, "B T T"],
+        seen: Seen,
         past: tuple[Block, ...] = (),
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
-        out, kv = self.attn(self.input_norm(x), rotary, mask, past)
+        out, kv = self.attn(self.input_norm(x), rotary, seen, past)
         x = x + out
         return constrain_batch(x + self.mlp(self.post_attention_norm(x))), kv
-
-
-def causal_mask(segments: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
-    """Each token sees itself and what came before it in its own segment.
-
-    Samples packed into a row do not see each other. Padding (segment 0), left or right, is seen by padding
-    only, so no row is empty and no softmax divides by zero.
-    """
-    length = segments.shape[1]
-    before = jnp.arange(length)[:, None] >= jnp.arange(length)[None, :]
-    return before & (segments[:, :, None] == segments[:, None, :])
 
 
 class LanguageModel(nnx.Module):
     """`Qwen2VLTextModel`."""
 
-    def __init__(self, config: Qwen2VLConfig, init: Init, remat: str):
+    def __init__(self, config: Qwen2VLConfig, init: Init, remat: str, attention: str):
         self.embed = Embedding(config.vocab_size, config.hidden_size, init)
         self.layers = DecoderLayer(config, init.stacked(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, init)
-        self.config, self.remat = config, remat
+        self.config, self.remat, self.attention = config, remat, attention
+
+    def rows_seen(self, segments: Int[Array, "B T"]) -> Seen:
+        """What each token of whole rows sees: what came before it in its own segment (`attention.rows_seen`)."""
+        return rows_seen(self.attention, segments, causal=True, axes=BATCH_AXES)
 
     def hidden(
         self, x: Float[Array, "B T D"], positions: Int[Array, "B 3 T"], segments: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
         """Embeddings to final-norm states, for training: keys and values are not kept."""
-        rotary, mask = text_rotary(self.config, positions), causal_mask(segments)
+        rotary, seen = text_rotary(self.config, positions), self.rows_seen(segments)
 
         def step(x: Array, layer: DecoderLayer) -> tuple[Array, None]:
-            return layer(x, rotary, mask)[0], None
+            return layer(x, rotary, seen)[0], None
 
         x, _ = scan_layers(step, constrain_batch(x), self.layers, self.remat)
         return self.norm(x)
@@ -125,10 +118,10 @@ class LanguageModel(nnx.Module):
         self, x: Float[Array, "B T D"], positions: Int[Array, "B 3 T"], segments: Int[Array, "B T"]
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         """As `hidden`, and the keys [L, B, K, H, T] and values [L, B, K, T, H] of every layer."""
-        rotary, mask = text_rotary(self.config, positions), causal_mask(segments)
+        rotary, seen = text_rotary(self.config, positions), self.rows_seen(segments)
 
         def step(x: Array, layer: DecoderLayer) -> tuple[Array, KeyValue]:
-            return layer(x, rotary, mask)
+            return layer(x, rotary, seen)
 
         x, kv = scan_layers(step, constrain_batch(x), self.layers, "none")
         return self.norm(x), kv

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from chestx_jax.models.partitioning import constrain_batch
 from chestx_jax.models.qwen2_vl import cache as kv
+from chestx_jax.models.qwen2_vl.attention import check_attention
 from chestx_jax.models.qwen2_vl.config import Qwen2VLConfig
 from chestx_jax.models.qwen2_vl.language import LanguageModel
 from chestx_jax.models.qwen2_vl.layers import REMAT_POLICIES, Init, Linear
@@ -31,6 +32,13 @@ class Qwen2VL(nnx.Module):
       remat: what the backward pass keeps of each layer: "none" recomputes nothing, "full" everything,
         "minimal" keeps queries, keys, values, attention and its projection, "mlp" these of the language model only,
         and the up projection of its MLP, "most" what "minimal" keeps and the gate and up projections.
+      attention: "xla", or a kernel for passes over whole rows, the vision tower's too: "splash" on TPUs, "cudnn" on
+        NVIDIA's GPUs (attention.py says what each takes). Decoding, and a group's completions after their prompt
+        (continuation.py), are XLA's with any of them.
+
+    Raises:
+      AttentionError: there is no such attention, or it does not compute in `dtype`. On devices that lack its kernel
+        JAX itself fails when a program is compiled; `attention.check_platform` tells before.
     """
 
     def __init__(
@@ -41,13 +49,15 @@ class Qwen2VL(nnx.Module):
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         remat: str = "none",
+        attention: str = "xla",
     ):
         if remat not in REMAT_POLICIES:
             raise ValueError(f"remat: {remat!r} is none of {REMAT_POLICIES}")
+        check_attention(attention, dtype, (config.head_dim, config.vision.head_dim))
         init = Init(rngs, config.initializer_range, jnp.dtype(dtype), jnp.dtype(param_dtype))
-        self.config = config
-        self.vision = VisionTower(config.vision, config.hidden_size, init, remat)
-        self.text = LanguageModel(config, init, remat)
+        self.config, self.attention = config, attention
+        self.vision = VisionTower(config.vision, config.hidden_size, init, remat, attention)
+        self.text = LanguageModel(config, init, remat, attention)
         tied = config.tie_word_embeddings
         self.lm_head = None if tied else Linear(config.hidden_size, config.vocab_size, init, bias=False)
         self.step_head: Linear | None = nnx.data(None)  # models/process_reward.py

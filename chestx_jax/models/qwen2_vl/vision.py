@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from chestx_jax.models.partitioning import constrain_images
+from chestx_jax.models.partitioning import constrain_images, image_axes
+from chestx_jax.models.qwen2_vl.attention import Seen, attend_rows, rows_seen
 from chestx_jax.models.qwen2_vl.config import VisionConfig
-from chestx_jax.models.qwen2_vl.layers import Init, LayerNorm, Linear, attend, named, scan_layers, split_heads
+from chestx_jax.models.qwen2_vl.layers import Init, LayerNorm, Linear, named, scan_layers, split_heads
 from chestx_jax.models.qwen2_vl.rope import Rotary, rotate, vision_rotary
 
 
@@ -19,13 +20,11 @@ class VisionAttention(nnx.Module):
         self.proj = Linear(config.embed_dim, config.embed_dim, init, units=1)
         self.heads = config.num_heads
 
-    def __call__(
-        self, x: Float[Array, "B P E"], rotary: Rotary, mask: Bool[Array, "B P P"]
-    ) -> Float[Array, "B P E"]:
+    def __call__(self, x: Float[Array, "B P E"], rotary: Rotary, seen: Seen) -> Float[Array, "B P E"]:
         q, k, v = (split_heads(part, self.heads) for part in jnp.split(self.qkv(x), 3, axis=-1))
         q, k = rotate(q, rotary), rotate(k, rotary).swapaxes(2, 3)
         q, k, v = (named(part, "vision_qkv") for part in (q, k, v))
-        out = named(attend(q, (k, v, mask)), "vision_attention")
+        out = attend_rows(q, k, v, seen, "vision_attention")
         return named(self.proj(out), "vision_o_proj")
 
 
@@ -50,10 +49,8 @@ class VisionBlock(nnx.Module):
         self.norm2 = LayerNorm(config.embed_dim, init)
         self.mlp = VisionMLP(config, init)
 
-    def __call__(
-        self, x: Float[Array, "B P E"], rotary: Rotary, mask: Bool[Array, "B P P"]
-    ) -> Float[Array, "B P E"]:
-        x = x + self.attn(self.norm1(x), rotary, mask)
+    def __call__(self, x: Float[Array, "B P E"], rotary: Rotary, seen: Seen) -> Float[Array, "B P E"]:
+        x = x + self.attn(self.norm1(x), rotary, seen)
         return x + self.mlp(self.norm2(x))
 
 
@@ -74,11 +71,11 @@ class PatchMerger(nnx.Module):
 class VisionTower(nnx.Module):
     """`Qwen2VisionTransformerPretrainedModel`, batched: a row of patches a sample, images kept apart."""
 
-    def __init__(self, config: VisionConfig, out_width: int, init: Init, remat: str):
+    def __init__(self, config: VisionConfig, out_width: int, init: Init, remat: str, attention: str):
         self.patch_embed = Linear(config.patch_dim, config.embed_dim, init, bias=False, cut=1, units=1)
         self.blocks = VisionBlock(config, init.stacked(config.depth))
         self.merger = PatchMerger(config, out_width, init)
-        self.config, self.remat, self.dtype = config, remat, init.dtype
+        self.config, self.remat, self.attention, self.dtype = config, remat, attention, init.dtype
 
     def __call__(
         self,
@@ -87,12 +84,11 @@ class VisionTower(nnx.Module):
         patch_segments: Int[Array, "B P"],
     ) -> Float[Array, "B P/4 D"]:
         rotary = vision_rotary(self.config, patch_hw)
-        # padding is segment 0 and sees only itself: no row is empty
-        mask = patch_segments[:, :, None] == patch_segments[:, None, :]
+        seen = rows_seen(self.attention, patch_segments, causal=False, axes=image_axes(len(patches)))
         x = constrain_images(self.patch_embed(patches.astype(self.dtype)))
 
         def step(x: Array, block: VisionBlock) -> tuple[Array, None]:
-            return constrain_images(block(x, rotary, mask)), None
+            return constrain_images(block(x, rotary, seen)), None
 
         x, _ = scan_layers(step, x, self.blocks, self.remat)
         return self.merger(x)

@@ -22,7 +22,7 @@ from chestx_jax.training.grpo.validation import Validation
 from chestx_jax.training.loop import Hooks, train_in
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.resume import Saver
-from chestx_jax.training.setup import make_model, make_processor, write_companions
+from chestx_jax.training.setup import check_kernel, make_model, make_processor, write_companions
 from chestx_jax.training.state import TrainingError, init_state, model_from, split_model, trainable_paths
 from chestx_jax.training.workdir import Life, open_workdir
 
@@ -34,8 +34,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
     Raises:
       TrainingError, RewardError: a config that makes no sense, before anything is loaded.
-      SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError: each names what to
-      mend. Preempted: after SIGTERM or `max_seconds`.
+      SampleError, PipelineError, ProcessorError, WeightsError, MeshError, CheckpointError, AttentionError: each
+      names what to mend. Preempted: after SIGTERM or `max_seconds`.
     """
     settings = check(config)
     with open_workdir(workdir, config) as life:
@@ -44,6 +44,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
+    check_kernel(config, mesh.devices.flat)
     writing = writing_mesh(mesh, config.rollout.tensor)
     share, shares = batch_share(mesh)
     if batch_share(writing) != (share, shares):

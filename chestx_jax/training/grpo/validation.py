@@ -38,7 +38,7 @@ class Validation:
             batches = ordered_batches(
                 source,
                 engine.processor,
-                buckets=prompt_buckets(engine.processor, source.samples, source.mode),
+                buckets=prompt_buckets(engine.processor, source.samples, source.mode, model.attention),
                 batch_size=self.batch_size,
                 target=False,
                 process_index=share,
