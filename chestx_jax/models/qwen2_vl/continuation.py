@@ -44,7 +44,7 @@ def continuation_hidden(
     own_positions = grouped(start)[:, None, None] + jnp.broadcast_to(jnp.arange(new - 1), (rows, 3, new - 1))
     own_rotary, prompt_rotary = text_rotary(text.config, own_positions), text_rotary(text.config, positions)
     prompt_seen = text.rows_seen(segments)
-    # Tokens attend to their prompt and to each other under one softmax, which no kernel of `text.attention` does: XLA's.
+    # Tokens attend to their prompt and to each other under one softmax, which no kernel here does: XLA's attention.
     # Off the mask a token sees itself, so that no row of scores is empty.
     own_mask = causal_mask(mask[:, :-1].astype(jnp.int32))
 
