@@ -45,6 +45,18 @@ def test_two_layers_at_7b_width_on_four_chips(two_layers: ConfigDict, tmp_path: 
 
 
 @needs_libtpu
+def test_long_sequences_compile_with_splash(two_layers: ConfigDict) -> None:
+    """One sequence of 4,096 tokens a chip: forward, and both halves of the backward pass, in every layer."""
+    two_layers.model.attention = "splash"
+    two_layers.data.buckets = ((4096, 1024),)
+    two_layers.update(batch_size=4)
+    one = compile_program("sft", two_layers, V5E, tokens=4096, patches=1024)
+    assert verdict(one, V5E) == ""
+    # the policy "mlp" keeps what attention leaves in the language model, and redoes the one vision layer
+    assert one.opaque == {"tpu_custom_call": 2 * 3 + 4}
+
+
+@needs_libtpu
 def test_what_does_not_fit_says_so(two_layers: ConfigDict) -> None:
     two_layers.model.remat = "none"
     two_layers.update(batch_size=512)
@@ -114,6 +126,13 @@ def test_a_mesh_that_does_not_fit_is_the_users_to_mend() -> None:
     config = sft.get_config("tiny")
     config.mesh.fsdp = 3
     with pytest.raises(CompileError, match="does not fit 8 devices"):
+        compile_program("sft", config, parse_topology("cpu:8", 1), tokens=64, patches=16)
+
+
+def test_an_attention_that_the_devices_lack_is_told(tmp_path: Path) -> None:
+    config = sft.get_config("tiny")
+    config.model.attention = "splash"
+    with pytest.raises(CompileError, match=r"config.model.attention=splash runs on TPUs, .* are CPUs"):
         compile_program("sft", config, parse_topology("cpu:8", 1), tokens=64, patches=16)
 
 

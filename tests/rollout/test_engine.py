@@ -14,7 +14,7 @@ from chestx_jax.data.pipeline import Source, ordered_batches
 from chestx_jax.models.qwen2_vl import Qwen2VL
 from chestx_jax.models.qwen2_vl.continuation import continuation_hidden
 from chestx_jax.parallel import make_mesh
-from chestx_jax.rollout import Completion, Engine, Sampling
+from chestx_jax.rollout import Completion, Engine, Sampling, prompt_buckets
 from chestx_jax.rollout.decode import prefilled
 from chestx_jax.training.grpo.logprobs import token_logprobs
 
@@ -80,6 +80,16 @@ def test_special_tokens_and_ids_of_no_token_are_never_written(processor, policy,
     assert processor.image_token_id in forbidden and policy.config.vocab_size - 1 in forbidden
     for c in whole[1]:
         assert not np.isin(c.tokens[c.mask], forbidden).any()
+
+
+def test_prompts_are_padded_to_what_the_attention_takes(processor, samples) -> None:
+    longest, most_patches = processor.lengths(samples, mode="reason", target=False).max(axis=0)
+    for attention, tokens, patches in (("xla", 64, 1), ("splash", 128, 128)):
+        buckets = prompt_buckets(processor, samples, "reason", attention)
+        assert {bucket.tokens % tokens for bucket in buckets} == {0}
+        assert {bucket.patches % patches for bucket in buckets} == {0}
+        assert 0 <= max(bucket.tokens for bucket in buckets) - longest < tokens
+        assert 0 <= max(bucket.patches for bucket in buckets) - most_patches < patches
 
 
 def test_another_seed_writes_something_else_and_compiles_nothing(processor, policy, samples) -> None:
