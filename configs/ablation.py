@@ -2,7 +2,7 @@
 
     python -m launch.ablation --config=configs/ablation.py:tiny --workdir=runs/ablation
 
-Variants: `tiny` (phantoms, a laptop: about an hour on two cores), `qwen2_vl_7b` (the paper's settings; needs
+Variants: `tiny` (phantoms, a laptop: about two hours on two idle cores), `qwen2_vl_7b` (the paper's settings; needs
 --config.sft.model.pretrained=DIR and --config.sft.data.bench=DIR).
 """
 
@@ -38,9 +38,8 @@ def get_config(variant: str) -> ConfigDict:
         )
     )
     if variant == "tiny":
-        config.sft.steps = 500  # not to the end: something is left to learn
         config.judge.steps = 300
-        config.grpo.update(steps=40, batch_size=8, save_every=20, eval_every=40, table_every=40)
+        config.grpo.update(save_every=20, eval_every=40, table_every=40)
     else:
         config.max_new_tokens = 2048
     return config

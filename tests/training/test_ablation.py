@@ -56,6 +56,11 @@ def test_the_table_gives_mean_and_standard_deviation_over_seeds() -> None:
     assert [line[3].strip() for line in lines[2:]] == ["50.0", "60.0 ± 14.1", "60.0 ± 0.000"]
 
 
+def test_one_seed_has_no_spread() -> None:
+    lines = scores_table(START, [Arm("slow", ARMS[0].runs[:1])]).splitlines()
+    assert lines[-1].split("|")[3].strip() == "50.0"
+
+
 def test_the_half_way_is_that_of_the_best_arm() -> None:
     """From 0.2 to 0.6: 0.4, a mean over five steps, first reached where at least half of them are at 0.6."""
     assert steps_to_half(ARMS) == {"slow": [15, None], "fast": [8, 10]}

@@ -127,8 +127,10 @@ def _table(start: Measured, arms: Sequence[Arm], columns: Mapping) -> str:
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return f"{_number(float(np.mean(values)))} ± {_number(spread)}"
+    mean = _number(float(np.mean(values)))
+    if len(values) == 1:  # one seed says nothing of the spread
+        return mean
+    return f"{mean} ± {_number(float(np.std(values, ddof=1)))}"
 
 
 def _number(value: float) -> str:
