@@ -30,6 +30,9 @@ planned       names a finding without asserting it; not counted
 empty         names no finding
 """
 
+IDLE_SENTENCES = ("empty", "planned", "repeated")
+"""Those that claim nothing new."""
+
 
 @dataclass(frozen=True)
 class ClaimEvidence:

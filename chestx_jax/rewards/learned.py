@@ -27,14 +27,15 @@ from chestx_jax.data.schema import Sample
 from chestx_jax.models.process_reward import add_step_head, step_logits
 from chestx_jax.models.qwen2_vl import Qwen2VL
 from chestx_jax.parallel import batch_sharding, make_mesh
+from chestx_jax.rewards.process import STEP_VALUES
 from chestx_jax.rewards.signature import Completion, RewardError, StepReward, Stepwise, text_of
 from chestx_jax.rollout import TokenSpans
 from chestx_jax.rollout.spans import Span
 from chestx_jax.rollout.steps import steps_of
 from chestx_jax.weights import companions, find_step, load_pretrained
 
-UNVERIFIABLE = -0.5
-"""What an idle step is worth, as with the rules (`process.STEP_VALUES`): less than a claim that may be false."""
+UNVERIFIABLE = STEP_VALUES["empty"]
+"""What a step that cannot be verified is worth: as much as an idle one by the rules."""
 
 ROWS, TOKEN_STEP, STEP_STEP = 32, 64, 16
 """Completions at a time, at least, and what tokens and steps are padded to a multiple of: few programs."""

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from chestx_jax.rewards.evidence import ClaimEvidence, Evidence, weigh
+from chestx_jax.rewards.evidence import IDLE_SENTENCES, ClaimEvidence, Evidence, weigh
 from chestx_jax.rewards.reading import Reading, read_text
 from chestx_jax.rewards.reference import Reference
 from chestx_jax.rewards.signature import Completion, StepReward, Stepwise, text_of
@@ -55,8 +55,7 @@ for a gold step word for word; 0 for what neither helps nor harms; below 0 for w
 words, and least for what a source denies. Idle words must be worth less than a claim that may be false: at 0,
 a model whose claims are true six times in ten learned to make none and to fill its tokens."""
 
-_IDLE_VERDICTS = ("empty", "planned", "repeated")
-_NO_LINK = ("off_topic", *_IDLE_VERDICTS)
+_NO_LINK = ("off_topic", *IDLE_SENTENCES)
 
 
 def process_reward(
@@ -101,7 +100,7 @@ def process_score(reading: Reading, reference: Reference) -> Stepwise:
 
 
 def _f1(evidence: Evidence) -> float:
-    idle = sum(sentence.verdict in _IDLE_VERDICTS for sentence in evidence.sentences)
+    idle = sum(sentence.verdict in IDLE_SENTENCES for sentence in evidence.sentences)
     precisions, recalls = [], []
     for polarity in ("present", "absent"):
         claims = [one for one in evidence.claims if one.finding.polarity == polarity and _counts(one)]

@@ -13,10 +13,8 @@ from chestx_jax.evaluation.offline_scores import Scored, score_offline
 from chestx_jax.evaluation.predict import Decoding
 from chestx_jax.evaluation.predictions import read_predictions
 from chestx_jax.evaluation.radrscore.probes import Subject, probe_table
-from chestx_jax.rewards.evidence import Evidence
+from chestx_jax.rewards.evidence import IDLE_SENTENCES, Evidence
 
-IDLE = ("empty", "planned", "repeated")
-"""Sentences that claim nothing new (`rewards.evidence.SENTENCES`)."""
 HONEST = ("gold reasoning", "real output")
 
 
@@ -76,7 +74,7 @@ def measure(samples: Sequence[Sample], predictions: Path) -> Measured:
         },
         tokens=float(np.mean([row["tokens"] for row in rows.values()])),
         contradictory=float(np.mean([_contradicts_itself(one) for one in evidence])),
-        idle=float(np.mean([verdict in IDLE for verdict in verdicts])) if verdicts else 0.0,
+        idle=float(np.mean([verdict in IDLE_SENTENCES for verdict in verdicts])) if verdicts else 0.0,
         affirming=_share([claim.finding.polarity == "present" for claim in claims]),
         unfounded=_share([claim.verdict.verdict != "supported" for claim in claims]),
         margin=margin,

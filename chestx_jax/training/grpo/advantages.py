@@ -116,9 +116,8 @@ def step_advantages(
     if token_steps.max(initial=-1) >= steps:
         raise ValueError(f"token_steps: names step {token_steps.max()}, but there are rewards for {steps}")
     returns = np.where(step_mask, min_returns(step_rewards, step_mask, links), 0.0)
-    groups = len(outcome) // group_size
-    places = returns.reshape(groups, group_size, steps).swapaxes(1, 2).reshape(groups * steps, group_size)
-    above = _zero_without_spread(places, _centred(places)).reshape(groups, steps, group_size).swapaxes(1, 2)
+    groups = returns.reshape(len(outcome) // group_size, group_size, steps)
+    above = _zero_without_spread(groups, _centred(groups))
     there = step_mask.reshape(above.shape)
     count = np.maximum(there.sum(axis=(1, 2), keepdims=True), 1)
     spread = np.sqrt(np.square(above).sum(axis=(1, 2), where=there, keepdims=True) / count)
@@ -134,7 +133,7 @@ def _groups(rewards: Rewards, group_size: int) -> Float[np.ndarray, "P G"]:
     return np.asarray(rewards, np.float64).reshape(-1, group_size)
 
 
-def _without_spread(groups: Float[np.ndarray, "P G"]) -> Bool[np.ndarray, "P 1"]:
+def _without_spread(groups: Float[np.ndarray, "P G ..."]) -> Bool[np.ndarray, "P 1 ..."]:
     known = ~np.isnan(groups)
     high = np.where(known, groups, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
     low = np.where(known, groups, np.inf).min(axis=1, keepdims=True, initial=np.inf)
@@ -142,15 +141,15 @@ def _without_spread(groups: Float[np.ndarray, "P G"]) -> Bool[np.ndarray, "P 1"]
 
 
 def _zero_without_spread(
-    groups: Float[np.ndarray, "P G"], advantages: Float[np.ndarray, "P G"]
-) -> Float[np.ndarray, "P G"]:
+    groups: Float[np.ndarray, "P G ..."], advantages: Float[np.ndarray, "P G ..."]
+) -> Float[np.ndarray, "P G ..."]:
     nothing = np.isnan(groups)
     if groups.shape[1] > 1:
         nothing = nothing | _without_spread(groups)
     return np.where(nothing, 0.0, advantages)
 
 
-def _centred(groups: Float[np.ndarray, "P G"]) -> Float[np.ndarray, "P G"]:
+def _centred(groups: Float[np.ndarray, "P G ..."]) -> Float[np.ndarray, "P G ..."]:
     if groups.shape[1] == 1:
         return groups
     known = ~np.isnan(groups)
