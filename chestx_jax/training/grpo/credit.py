@@ -60,7 +60,12 @@ def token_advantages(
 
 
 def _stepwise(rewards: Rewards) -> tuple[str, ...]:
-    return tuple(name for name, rows in rewards.steps.items() if any(row is not None for row in rows))
+    """The rewards that value steps; one that weighs nothing has no say in which steps are links either."""
+    return tuple(
+        name
+        for name, rows in rewards.steps.items()
+        if rewards.weights[name] and any(row is not None for row in rows)
+    )
 
 
 def _outcome(rewards: Rewards, names: list[str], group_size: int, estimator: str) -> Float[np.ndarray, " R"]:
