@@ -7,8 +7,6 @@ with each. Writes under --workdir: ablation.md and ablation.json (accuracy, offl
 cheating; mean and spread over seeds), curves.png, scores.png, and all runs with their own curves and pages.
 """
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -26,9 +24,13 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """See the module's docstring."""
+    from chestx_jax.storage import on_this_machine
     from chestx_jax.training.ablation import run
 
-    run(CONFIG.value, Path(WORKDIR.value))
+    run(
+        CONFIG.value,
+        on_this_machine(WORKDIR.value, "--workdir", "copy its runs to the bucket when it is done"),
+    )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from chestx_jax.data.sources import (
     tasks_of,
 )
 from chestx_jax.llm import Endpoint, LLMError
+from chestx_jax.storage import StorageError, on_this_machine
 from launch import language_model
 from launch.program import start
 
@@ -78,7 +79,7 @@ _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Worker proc
 
 def main() -> None:
     """See the module's docstring."""
-    out = Path(_OUT.value)
+    out = on_this_machine(_OUT.value, "--out", "build on a disk, then copy the directory")
     recipe = Recipe(
         tasks=tuple(tasks_of(_SOURCE.value, _TASKS.value)),
         seed=_SEED.value,
@@ -87,7 +88,7 @@ def main() -> None:
         longest_side=_LONGEST_SIDE.value or None,
     )
     request = Request(
-        None if _ROOT.value is None else Path(_ROOT.value),
+        None if _ROOT.value is None else on_this_machine(_ROOT.value, "--root", "copy or mount it"),
         out,
         _STUDIES.value,
         _SEED.value,
@@ -132,4 +133,4 @@ def llm_arguments(out: Path) -> tuple[Endpoint, Path, Path | None]:
 
 
 if __name__ == "__main__":
-    start(main, (BenchError, LLMError, MiningError, QuestionError, SampleError, SourceError))
+    start(main, (BenchError, LLMError, MiningError, QuestionError, SampleError, SourceError, StorageError))

@@ -39,16 +39,18 @@ log = logging.getLogger("chestx_jax.demo")
 def main() -> None:
     """See the module's docstring."""
     from chestx_jax.data.embedded import build_small_bench
+    from chestx_jax.storage import on_this_machine
     from chestx_jax.training import sft
     from chestx_jax.training.grpo.run import run as run_grpo
 
     began = time.monotonic()
-    workdir, bench = Path(WORKDIR.value), Path(WORKDIR.value) / "bench"
+    workdir = on_this_machine(WORKDIR.value, "--workdir", "the demo writes to a disk")
+    bench = workdir / "bench"
     recipe = sft_config(bench)
     build_small_bench(
         bench,
         source=SOURCE.value,
-        root=None if ROOT.value is None else Path(ROOT.value),
+        root=None if ROOT.value is None else on_this_machine(ROOT.value, "--root", "copy or mount it"),
         studies=recipe.data.phantom_studies,
         seed=recipe.seed,
     )

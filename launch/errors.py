@@ -20,6 +20,7 @@ from chestx_jax.models.lora import LoRAError
 from chestx_jax.models.qwen2_vl import AttentionError, ConfigError
 from chestx_jax.parallel import ClusterError, MeshError
 from chestx_jax.rewards import RewardError
+from chestx_jax.storage import StorageError
 from chestx_jax.training.state import TrainingError
 from chestx_jax.weights import CheckpointError, WeightsError
 
@@ -49,6 +50,7 @@ EXPECTED = (
     RewardError,
     SampleError,
     SourceError,
+    StorageError,
     TrainingError,
     WeightsError,
 )

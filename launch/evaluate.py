@@ -43,6 +43,7 @@ from chestx_jax.evaluation.model_metrics import PACKAGES
 from chestx_jax.evaluation.page.cases import Rows
 from chestx_jax.evaluation.radrscore import read_judged
 from chestx_jax.llm import Client
+from chestx_jax.storage import on_this_machine, to_path
 from launch import language_model
 from launch.errors import EXPECTED
 from launch.program import start
@@ -69,7 +70,8 @@ PRESET = flags.DEFINE_enum(
 
 def main() -> None:
     """See the module's docstring."""
-    paths, out = [Path(path) for path in PREDICTIONS.value], Path(OUT.value)
+    paths = [to_path(path) for path in PREDICTIONS.value]
+    out = on_this_machine(OUT.value, "--out", "write the page to a disk, then copy it")
     if PRESET.value == "released":
         if DATA.value or METRICS.value or JUDGED.value or language_model.asked() or len(paths) != 1:
             raise app.UsageError(
@@ -81,7 +83,7 @@ def main() -> None:
         raise app.UsageError("--data is missing")
     if bool(paths) == bool(JUDGED.value):
         raise app.UsageError("give --predictions or --judged, one of the two")
-    samples = read_samples(Path(DATA.value))
+    samples = read_samples(DATA.value)
     models, judge = _models_and_judge(paths, out)
     if language_model.DRY_RUN.value:
         if not isinstance(judge, LanguageModelJudge):
@@ -114,8 +116,8 @@ def _models_and_judge(paths: list[Path], out: Path) -> tuple[dict[str, Rows], Ju
         )
     if endpoint:
         raise app.UsageError("--judged has judgments already; leave --llm_* out")
-    records = read_judged(Path(JUDGED.value))
-    return judged_models(records), RecordedJudge(Path(JUDGED.value).name, records)
+    records = read_judged(to_path(JUDGED.value))
+    return judged_models(records), RecordedJudge(to_path(JUDGED.value).name, records)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ Writes under --workdir: checkpoints/, model/ (config, tokenizer, processor), com
 written and what it earned), metrics.jsonl, tensorboard/, config.json and run.json.
 """
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -25,9 +23,10 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """See the module's docstring."""
+    from chestx_jax.storage import to_path
     from chestx_jax.training.grpo.run import run
 
-    run(CONFIG.value, Path(WORKDIR.value))
+    run(CONFIG.value, to_path(WORKDIR.value))
 
 
 if __name__ == "__main__":

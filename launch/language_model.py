@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from chestx_jax.llm import Endpoint
+from chestx_jax.storage import on_this_machine
 
 _BASE_URL = flags.DEFINE_string("llm_base_url", None, "llm: OpenAI-compatible server, up to the version.")
 _MODEL = flags.DEFINE_string("llm_model", None, "llm: model name.")
@@ -28,4 +29,4 @@ def endpoint() -> Endpoint | None:
 
 def prompts() -> Path | None:
     """The directory of the user's prompts."""
-    return None if _PROMPTS.value is None else Path(_PROMPTS.value)
+    return None if _PROMPTS.value is None else on_this_machine(_PROMPTS.value, "--prompts", "copy them")

@@ -9,8 +9,6 @@ update. One of each for each of the config's buckets; any leaf can be changed on
 code is 1, with the reason, when something does not fit. A program of the 7B model takes a few minutes to compile.
 """
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -40,8 +38,12 @@ def main() -> None:
     from chestx_jax.planning import plan
     from chestx_jax.planning.programs import recipe_programs
     from chestx_jax.planning.topology import parse_topology
+    from chestx_jax.storage import on_this_machine
 
-    topology, out = parse_topology(TOPOLOGY.value, SLICES.value), Path(OUT.value)
+    topology, out = (
+        parse_topology(TOPOLOGY.value, SLICES.value),
+        on_this_machine(OUT.value, "--out", "write the plan to a disk"),
+    )
     programs = PROGRAMS.value or recipe_programs(CONFIG.value)
     if SEARCH.value:
         (program,) = {"sft", "grpo", "process_reward"}.intersection(programs)

@@ -8,8 +8,6 @@
 same line and it goes on where it stopped.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from launch.cluster import start_together
@@ -69,6 +67,7 @@ def main() -> None:
     from chestx_jax.evaluation.inference import Inference
     from chestx_jax.evaluation.predict import Decoding
     from chestx_jax.parallel import is_first
+    from chestx_jax.storage import to_path
 
     decoding = Decoding(
         mode=MODE.value,
@@ -83,9 +82,9 @@ def main() -> None:
         MODEL.value, PROCESSOR.value, image_size=IMAGE_SIZE.value, dtype=DTYPE.value, tensor=TENSOR.value
     )
     if DATA.value and OUT.value:
-        inference.predict_file(Path(DATA.value), Path(OUT.value), decoding, PROCESS_REWARD.value)
+        inference.predict_file(to_path(DATA.value), to_path(OUT.value), decoding, PROCESS_REWARD.value)
     elif IMAGES.value and QUESTION.value:
-        answer = inference.ask([Path(image) for image in IMAGES.value], QUESTION.value, decoding)
+        answer = inference.ask([to_path(image) for image in IMAGES.value], QUESTION.value, decoding)
         if is_first():
             print(answer)
 

@@ -8,8 +8,6 @@ told apart, by kind), metrics.jsonl, tensorboard/,
 config.json and run.json. Any leaf of the config can be changed on the line: --config.optimizer.peak=1e-4.
 """
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -27,9 +25,10 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """See the module's docstring."""
+    from chestx_jax.storage import to_path
     from chestx_jax.training import process_reward
 
-    process_reward.run(CONFIG.value, Path(WORKDIR.value))
+    process_reward.run(CONFIG.value, to_path(WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -54,8 +53,10 @@ def _keep_compiled() -> None:
     """The same program is compiled once on a machine, not once a start."""
     import jax
 
+    from chestx_jax.storage import to_path
+
     if COMPILATION_CACHE.value and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path(COMPILATION_CACHE.value).expanduser()))
+        jax.config.update("jax_compilation_cache_dir", str(to_path(COMPILATION_CACHE.value).expanduser()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
 
 

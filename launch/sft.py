@@ -6,8 +6,6 @@ Writes under --workdir: checkpoints/, model/ (config, tokenizer, processor), met
 config.json and run.json. Any leaf of the config can be changed on the line: --config.optimizer.peak=1e-4.
 """
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -25,9 +23,10 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """See the module's docstring."""
+    from chestx_jax.storage import to_path
     from chestx_jax.training import sft
 
-    sft.run(CONFIG.value, Path(WORKDIR.value))
+    sft.run(CONFIG.value, to_path(WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@
 Reads the run's files alone; it may run beside the run, on any machine that sees them.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from launch.errors import EXPECTED
@@ -17,9 +15,10 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required
 
 def main() -> None:
     """See the module's docstring."""
+    from chestx_jax.storage import to_path
     from chestx_jax.training.status import status
 
-    print("\n".join(status(Path(WORKDIR.value))))
+    print("\n".join(status(to_path(WORKDIR.value))))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from pydicom.pixels import apply_rescale
 
 from chestx_jax.data.records import is_record_image, record_image
+from chestx_jax.storage import is_cloud, to_path
 
 SIZE = 448
 """The paper's side length in pixels."""
@@ -44,11 +45,11 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     greatest value to 0..255, since collections publish 10 to 16 bits in 16-bit files without saying which.
     DICOM: `grey_of`.
     """
-    path = Path(path)
+    path = to_path(path)
     content: Path | BytesIO = path
     try:
-        if is_record_image(path):
-            content = BytesIO(record_image(path))
+        if is_record_image(path) or is_cloud(path):
+            content = BytesIO(record_image(path) if is_record_image(path) else _fetch(path))
             head = content.getvalue()[:132]
         else:
             with open(path, "rb") as file:
@@ -60,7 +61,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     if not head:
         raise ImageError(f"{path}: the file is empty")
     if head[128:] == b"DICM":
-        return Image.fromarray(_dicom(path))
+        return Image.fromarray(_dicom(path, content))
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError(f"{path}: PIL's LOAD_TRUNCATED_IMAGES is on, a broken file would pass for a picture")
     try:
@@ -76,6 +77,15 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         raise ImageError(f"{path}: broken or truncated picture: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}") from error
+
+
+def _fetch(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise
+    except Exception as error:  # the drivers of buckets raise many kinds
+        raise ImageError(f"{path}: cannot be read: {error}") from error
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
@@ -99,9 +109,9 @@ def _to_bytes(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     return np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def _dicom(path: Path) -> UInt8[np.ndarray, "H W"]:
+def _dicom(path: Path, content: Path | BytesIO) -> UInt8[np.ndarray, "H W"]:
     try:
-        dataset = pydicom.dcmread(path)
+        dataset = pydicom.dcmread(content)
     except Exception as error:  # pydicom raises many kinds
         raise ImageError(f"{path}: broken DICOM file: {error}") from error
     for problem in _unfit(dataset):

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from chestx_jax.data.records import is_record_image
 from chestx_jax.data.schema import FIELDS, Sample, SampleError, check_sample
+from chestx_jax.storage import is_cloud, on_this_machine, to_path
 
 
 def _is_text(value: Any) -> bool:
@@ -69,13 +71,15 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
 
 def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
     """Every sample of a JSONL file, in the file's order. Lines that hold white space only are passed over.
+    The file may lie in a bucket, and its images then do, too.
 
     Raises:
       SampleError: all bad lines at once, each problem with file, line and field; a repeated id is one.
       FileNotFoundError: no such file.
+      StorageError: a bucket that cannot be used.
     """
-    path = Path(path)
-    root = path.absolute().parent
+    path = to_path(path)
+    root = path.parent if is_cloud(path) else path.absolute().parent
     samples: list[Sample] = []
     problems: list[str] = []
     first_line: dict[str, int] = {}
@@ -97,6 +101,10 @@ def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
             problems.append(
                 f"{where}: field 'id': {sample.id!r} was used in line {first_line[sample.id]} already"
             )
+        if any(is_cloud(image) and is_record_image(image) for image in sample.image_paths):
+            problems.append(
+                f"{where}: field 'images': an ArrayRecord file must be on this machine, not in a bucket"
+            )
         first_line.setdefault(sample.id, number)
         samples.append(sample)
     if problems:
@@ -111,8 +119,9 @@ def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> in
 
     Raises:
       SampleError: a sample breaks the schema's rules or an id repeats; nothing is written then.
+      StorageError: `path` is in a bucket.
     """
-    path = Path(path)
+    path = on_this_machine(path, "path", "write it on a disk and copy it")
     lines: list[str] = []
     problems: list[str] = []
     seen: set[str] = set()
@@ -138,9 +147,12 @@ def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> in
 
 
 def _images_for(sample: Sample, directory: Path) -> list[str]:
+    if is_cloud(sample.root):
+        return [str(image) for image in sample.image_paths]
     if sample.root == Path() or sample.root.absolute() == directory:
         return list(sample.images)
-    return [os.path.relpath(sample.root.absolute() / image, directory) for image in sample.images]
+    here = sample.root.absolute()
+    return [i if is_cloud(i) else os.path.relpath(here / i, directory) for i in sample.images]
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from chestx_jax.data.processor_files import (
     read_tokenizer,
 )
 from chestx_jax.data.schema import Sample
+from chestx_jax.storage import small_files, to_path
 
 END, END_OF_TEXT, START = "<|im_end|>", "<|endoftext|>", "<|im_start|>"
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
@@ -42,7 +43,7 @@ class Processor:
     """Turns samples into `Example`s, and tokens back into text. Make one with `from_pretrained`.
 
     Attributes:
-      directory: where the files came from.
+      directory: where the files are; copies on this machine when they came out of a bucket.
       tokenizer: the fast tokenizer of transformers, with its chat template.
       patch_config: how an image is cut into patches.
       image_size: side in pixels of the square that `load_image` makes of every image file.
@@ -64,7 +65,7 @@ class Processor:
         Raises: ProcessorError when files or special tokens are missing, or `image_size` would be resized
         once more.
         """
-        directory = Path(directory)
+        directory = small_files(to_path(directory), (*FILES, OURS))
         patch_config = read_patch_config(directory)
         if image_size is None:
             image_size = read_image_size(directory)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chestx_jax.storage import is_cloud, to_path
+
 TASKS = ("binary", "single", "multiple", "anomaly", "temporal")
 CLOSED_TASKS = ("binary", "single", "multiple", "temporal")
 """Tasks whose question offers lettered options; "anomaly" asks for an open, comma-joined answer."""
@@ -105,7 +107,7 @@ class Sample:
     """One question about one study: one JSON object a line.
 
     Attributes:
-      images: paths relative to `root`.
+      images: paths relative to `root`, absolute, or in a bucket (gs://..).
       options: the options' texts without their letters, None for an open question.
       answer: the letter of the right option; for an open question the answer itself.
       answer_text: the text of the right option; for an open question the answer itself.
@@ -133,7 +135,10 @@ class Sample:
     @property
     def image_paths(self) -> tuple[Path, ...]:
         """The images' paths as they can be opened."""
-        return tuple(self.root / image for image in self.images)
+        if not is_cloud(self.root) and not any(map(is_cloud, self.images)):
+            return tuple(self.root / image for image in self.images)
+        # a bucket knows no "..": `to_path` works it out
+        return tuple(to_path(image if is_cloud(image) else f"{self.root}/{image}") for image in self.images)
 
 
 def question_text(stem: str, options: tuple[str, ...] | None) -> str:

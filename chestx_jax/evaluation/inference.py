@@ -18,6 +18,7 @@ from chestx_jax.evaluation.predictions import PredictionWriter
 from chestx_jax.models.qwen2_vl import Qwen2VL
 from chestx_jax.parallel import gather, gather_shares, is_first, make_mesh
 from chestx_jax.rewards.learned import learned_reward
+from chestx_jax.storage import absolute
 from chestx_jax.weights import companions, load_pretrained
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Inference:
             patient=None,
             source="",
             task="anomaly",
-            images=tuple(str(image.absolute()) for image in images),
+            images=tuple(str(absolute(image)) for image in images),
             question=question,
             options=None,
             answer="",

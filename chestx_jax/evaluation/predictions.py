@@ -1,9 +1,15 @@
 """The predictions file: one JSON object a line, appended as it is made, resumed where it stopped."""
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from chestx_jax.storage import Mirror
+
+SETTINGS = ".settings.json"
+PUSH_EVERY = 30.0
 
 
 class PredictionError(Exception):
@@ -41,11 +47,16 @@ def _parse(line: str, place: str) -> dict[str, Any]:
 class PredictionWriter:
     """Appends rows; on opening, drops a last line that a kill cut short and knows what is done.
 
+    In a bucket the file is written anew every `PUSH_EVERY` seconds and on closing; a kill loses what came since.
+
     The settings that made the file lie beside it, so that a rerun with others is refused instead of mixing two
     models' outputs.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
+        self._files, self._pushed = Mirror(path.parent), time.monotonic()
+        self._files.pull((path.name, path.with_suffix(SETTINGS).name))
+        path = self._files.here / path.name
         path.parent.mkdir(parents=True, exist_ok=True)
         self._check_settings(path, dict(settings))
         if path.exists():
@@ -57,7 +68,7 @@ class PredictionWriter:
 
     @staticmethod
     def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-        beside = path.with_suffix(".settings.json")
+        beside = path.with_suffix(SETTINGS)
         if path.exists() and beside.exists():
             before = json.loads(beside.read_text())
             differing = sorted(
@@ -76,10 +87,15 @@ class PredictionWriter:
         for row in rows:
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self._file.flush()
+        if time.monotonic() - self._pushed > PUSH_EVERY:
+            self._files.push()
+            self._pushed = time.monotonic()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        with self._files:
+            self._files.push()
 
 
 def _drop_partial_line(path: Path) -> None:

@@ -20,7 +20,7 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     number = 0
     with (
-        gzip.open(path, "rt", encoding="utf-8")
+        gzip.open(path.open("rb"), "rt", encoding="utf-8")
         if path.suffix == ".gz"
         else path.open(encoding="utf-8") as lines
     ):

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 from chestx_jax.models.lora import add_lora
 from chestx_jax.models.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from chestx_jax.parallel import batch_sharding, replicated, shardings
+from chestx_jax.storage import to_path
 from chestx_jax.training.optimizer import make_optimizer
 from chestx_jax.training.setup import ARCHS
 from chestx_jax.training.state import TrainState, optimizer_shardings, partition, split_model
@@ -63,7 +63,7 @@ def model_sizes(config: ConfigDict) -> Qwen2VLConfig:
       WeightsError: `pretrained` has no readable config.json.
     """
     if config.pretrained:
-        return read_config(Path(config.pretrained))[0]
+        return read_config(to_path(config.pretrained))[0]
     if config.arch not in ARCHS:
         raise PlanError(
             f"config.model.arch is {config.arch!r} and config.model.pretrained is empty; the plan needs one of "

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -93,7 +92,7 @@ class Judge:
                 "in shape"
             )
         mesh = judging_mesh()
-        processor = Processor.from_pretrained(Path(companions(directory)))
+        processor = Processor.from_pretrained(companions(directory))
         return cls(
             load_pretrained(directory, mesh=mesh, extend=add_step_head),
             processor,

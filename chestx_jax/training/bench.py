@@ -10,6 +10,7 @@ from chestx_jax.data.embedded import PROCESSOR, build_small_bench
 from chestx_jax.data.example import Bucket
 from chestx_jax.data.pipeline import Source
 from chestx_jax.parallel import by_first
+from chestx_jax.storage import on_this_machine, to_path
 from chestx_jax.training.state import TrainingError
 
 
@@ -30,11 +31,15 @@ def open_bench(config: ConfigDict, seed: int, workdir: Path) -> Bench:
     Raises:
       TrainingError: neither a bench nor phantoms are asked for, or a file is not there.
       SampleError: a file holds a bad record.
+      StorageError: phantoms are asked for, and `workdir` is in a bucket.
     """
     if config.bench:
-        root = Path(config.bench)
+        root = to_path(config.bench)
     elif config.phantom_studies:
-        root = workdir / "bench"
+        instead = (
+            "build the phantoms with launch.build_bench, copy them, and give them as --config.data.bench"
+        )
+        root = on_this_machine(workdir, "--workdir", instead) / "bench"
         by_first(
             lambda: build_small_bench(
                 root, source="phantom", root=None, studies=config.phantom_studies, seed=seed

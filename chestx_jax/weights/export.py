@@ -1,7 +1,7 @@
 """A model as a Hugging Face directory that transformers and vLLM load.
 
 Written a tensor at a time beside its final place, read again, and only then moved there: a directory that
-exists is a whole one.
+exists is a whole one. A bucket moves nothing; there it is one that has a config.json, which is written last.
 """
 
 import json
@@ -16,12 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import nnx
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float
 
 from chestx_jax.models.qwen2_vl import Qwen2VL
 from chestx_jax.models.qwen2_vl.layers import Linear
+from chestx_jax.storage import absolute, is_cloud, to_path
 from chestx_jax.weights.model_files import CONFIG, WeightsError, config_bytes, copy_companions
 from chestx_jax.weights.pretrained import INDEX, SINGLE, flat_params, patch_shape, source_of
 from chestx_jax.weights.safetensors_file import DTYPES, SafetensorsWriter
@@ -47,7 +49,7 @@ def save_pretrained(
 
     Args:
       model: on any mesh; of several processes all must call this, and the first one writes.
-      directory: must not exist, or be empty.
+      directory: must not exist, or be empty; on this machine or in a bucket.
       processor_dir: where tokenizer and processor files are; None takes the directory that the model was
         loaded from.
       dtype: of the written weights; None keeps the parameters'.
@@ -57,9 +59,11 @@ def save_pretrained(
       WeightsError: when `directory` holds anything, when a parameter has no file key, or when what lies on
         disk in the end is not what was written. Nothing is left behind then.
     """
-    out = Path(directory).absolute()
+    out = to_path(absolute(directory))
     source = source_of(model)
-    companions = Path(processor_dir) if processor_dir is not None else (source.directory if source else None)
+    companions = (
+        to_path(processor_dir) if processor_dir is not None else (source.directory if source else None)
+    )
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise WeightsError(f"{out} exists and is not an empty directory; it is left as it is")
     if companions is not None and not companions.is_dir():
@@ -195,10 +199,17 @@ def _config(model: Qwen2VL, companions: Path | None, dtype: np.dtype) -> bytes:
 def _appearing(out: Path) -> Iterator[Path | None]:
     """A hidden sibling directory that becomes `out` when the block ends well, and vanishes when it does not.
 
-    None on every process but the first.
+    None on every process but the first. In a bucket it is `out` from the start.
     """
     if jax.process_index() != 0:
         yield None
+        return
+    if is_cloud(out):
+        try:
+            yield out
+        except BaseException:
+            epath.Path(out).rmtree(missing_ok=True)
+            raise
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

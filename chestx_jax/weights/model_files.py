@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 
 from chestx_jax.models.qwen2_vl import Qwen2VLConfig
+from chestx_jax.storage import is_cloud, to_path
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -50,7 +50,7 @@ def read_config(directory: Path) -> tuple[Qwen2VLConfig, bytes]:
     Raises:
       WeightsError: when the file is missing, is not JSON, or does not describe a Qwen2-VL model.
     """
-    path = Path(directory) / CONFIG
+    path = to_path(directory) / CONFIG
     try:
         content = path.read_bytes()
         return Qwen2VLConfig.from_hf(json.loads(content)), content
@@ -62,13 +62,12 @@ def read_config(directory: Path) -> tuple[Qwen2VLConfig, bytes]:
 
 def copy_companions(source: Path, target: Path) -> tuple[str, ...]:
     """Copy generation config, tokenizer and processor files, those that exist; returns their names."""
-    names = [
-        name for name in (GENERATION_CONFIG, *TOKENIZER_AND_PROCESSOR) if (Path(source) / name).is_file()
-    ]
-    if Path(source).resolve() == Path(target).resolve():
+    source, target = to_path(source), to_path(target)
+    names = [name for name in (GENERATION_CONFIG, *TOKENIZER_AND_PROCESSOR) if (source / name).is_file()]
+    if os.path.realpath(source) == os.path.realpath(target):
         return tuple(names)
     for name in names:
-        shutil.copyfile(Path(source) / name, Path(target) / name)
+        (target / name).write_bytes((source / name).read_bytes())
     return tuple(names)
 
 
@@ -124,7 +123,7 @@ def config_bytes(config: Qwen2VLConfig, known: bytes | None, source: Path | None
 
 def read_adapter(model: Path) -> Adapter | None:
     """The adapter settings that `write_model_files` left, or None for a run without adapters."""
-    path = Path(model) / ADAPTER
+    path = to_path(model) / ADAPTER
     return Adapter(**json.loads(path.read_text())) if path.exists() else None
 
 
@@ -156,6 +155,9 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any], at: str =
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file so that a crash leaves the old content or the new, never a part."""
+    if is_cloud(path):  # which has nothing else
+        path.write_bytes(content)
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("wb") as file:
         file.write(content)

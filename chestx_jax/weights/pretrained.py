@@ -1,13 +1,16 @@
 """A model from a Hugging Face directory, or from a checkpoint of ours.
 
 Tensors are read one at a time, straight into the stacked parameter they are a layer of; on a mesh every
-process reads only the parts that its own devices hold.
+process reads only the parts that its own devices hold. Out of a bucket every process fetches the tensors of one
+parameter at a time, whole, and keeps them until its devices have their parts.
 """
 
 import json
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from chestx_jax.models.lora import add_lora, merge_lora
 from chestx_jax.models.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from chestx_jax.parallel import shardings
+from chestx_jax.storage import is_cloud, to_path
 from chestx_jax.weights.model_files import Adapter, WeightsError, read_adapter, read_config
-from chestx_jax.weights.safetensors_file import TensorInfo, mapped, read_header
+from chestx_jax.weights.safetensors_file import TensorInfo, fetched, mapped, read_header
 from chestx_jax.weights.step_directories import companions, find_step
 from chestx_jax.weights.stored_arrays import restore_params, saved_params
 from chestx_jax.weights.table import Shape, Slot, check_keys, expected_keys, file_key, from_file, keys_of
@@ -29,6 +33,7 @@ from chestx_jax.weights.table import Shape, Slot, check_keys, expected_keys, fil
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 Extend = Callable[[Qwen2VL], None]
+Opened = Callable[[], AbstractContextManager[np.ndarray]]
 _BLOCK = 256  # columns transposed at a time, so that both sides of the copy stay in the cache
 
 
@@ -65,6 +70,7 @@ def load_pretrained(
     Args:
       directory: a Hugging Face directory (config.json and safetensors files), or a checkpoint of ours: a
         run's workdir (its newest checkpoint), or one step's directory. Adapters of a LoRA run come merged.
+        All may be in a bucket, but for checkpoints in s3://.
       dtype: of the parameters; None keeps that of the files. bfloat16 to float32 is exact.
       mesh: where the parameters go, by `parallel.RULES`; None puts all on the default device.
       compute_dtype: of the activations; None takes that of the parameters.
@@ -80,7 +86,7 @@ def load_pretrained(
     """
     step_directory = find_step(directory)
     if step_directory is not None:
-        model_directory = Path(companions(step_directory))
+        model_directory = to_path(companions(step_directory))
         config, content = read_config(model_directory)
         infos = saved_params(step_directory)
         dtype = _one_dtype({path: info.dtype for path, info in infos.items()}, step_directory, dtype)
@@ -89,7 +95,7 @@ def load_pretrained(
         model = _fill_from_checkpoint(abstract, step_directory, mesh)
         merge_lora(model)
     else:
-        model_directory = Path(directory)
+        model_directory = to_path(directory)
         config, content = read_config(model_directory)
         tensors = read_index(model_directory)
         dtype = _one_dtype({key: info.dtype for key, info in tensors.items()}, directory, dtype)
@@ -227,7 +233,12 @@ def _fill_from_tensors(
 def _read_param(
     path: str, leaf: jax.ShapeDtypeStruct, tensors: Mapping[str, TensorInfo], placed: Sharding
 ) -> jax.Array:
-    parts = [(slot, tensors[key]) for key, slot in keys_of(path, tuple(leaf.shape))]
+    keys = list(keys_of(path, tuple(leaf.shape)))
+    infos = [tensors[key] for key, _ in keys]
+    found: list[Opened] = [partial(mapped, info) for info in infos]
+    if is_cloud(infos[0].file):
+        found = [_kept(tensor) for tensor in fetched(infos)]
+    parts = [(slot, opened) for (_, slot), opened in zip(keys, found, strict=True)]
 
     def read(index: Any) -> np.ndarray:  # a slice for each axis
         shape = tuple(len(range(*cut.indices(size))) for cut, size in zip(index, leaf.shape, strict=True))
@@ -243,9 +254,13 @@ def _read_param(
     return jax.make_array_from_callback(leaf.shape, placed, read, dtype=leaf.dtype).block_until_ready()
 
 
-def _copy(part: tuple[Slot, TensorInfo], index: tuple[slice, ...], out: np.ndarray) -> None:
-    slot, info = part
-    with mapped(info) as tensor:
+def _kept(tensor: np.ndarray) -> Opened:
+    return lambda: nullcontext(tensor)
+
+
+def _copy(part: tuple[Slot, Opened], index: tuple[slice, ...], out: np.ndarray) -> None:
+    slot, opened = part
+    with opened() as tensor:
         source = from_file(slot, tensor)[index]
         if source.flags.c_contiguous:
             out[...] = source

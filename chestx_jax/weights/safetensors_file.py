@@ -6,7 +6,8 @@ gaps.
 
 The library's own functions hold whole files: reading maps the file for as long as it is open, so its pages
 count as the process's memory, and writing wants all tensors at once. Here a tensor is mapped while it is in
-use and no longer, and written as it comes.
+use and no longer, and written as it comes. From a bucket, which cannot be mapped, only the bytes of the tensors
+that are asked for are fetched.
 """
 
 import json
@@ -14,8 +15,8 @@ import math
 import mmap
 import os
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from chestx_jax.storage import is_cloud, read_ranges, size_of
 from chestx_jax.weights.model_files import WeightsError
 
 DTYPES: dict[str, np.dtype] = {
@@ -53,7 +55,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
       WeightsError: when the file is cut short or its header is damaged, or a tensor has a type other than
         F32, BF16 and F16; names the file.
     """
-    size = path.stat().st_size
+    size = size_of(path)
     with path.open("rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
@@ -91,6 +93,22 @@ def _info(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
             f"{path}: tensor {name}: {end - begin} bytes for {dtype_name} {shape}; damaged header"
         )
     return TensorInfo(path, base + begin, base + end, dtype, shape)
+
+
+def fetched(infos: Sequence[TensorInfo]) -> list[np.ndarray]:
+    """Tensors out of a bucket, read-only, all asked for at once.
+
+    Raises:
+      WeightsError: a file is cut short, or was replaced while it was read.
+    """
+    try:
+        contents = read_ranges([(info.file, info.begin, info.end) for info in infos])
+    except OSError as error:
+        raise WeightsError(f"tensors cannot be read: {error}") from error
+    return [
+        np.frombuffer(content, np.uint8).view(info.dtype).reshape(info.shape)
+        for content, info in zip(contents, infos, strict=True)
+    ]
 
 
 @contextmanager
@@ -141,7 +159,8 @@ class SafetensorsWriter:
             offset = end
         content = json.dumps(header, separators=(",", ":")).encode()
         content += b" " * (-len(content) % 8)
-        self._file = self.path.open("xb")
+        # a bucket has no "x"; nothing of a file is seen there before it is closed
+        self._file = self.path.open("wb" if is_cloud(self.path) else "xb")
         self._file.write(len(content).to_bytes(8, "little") + content)
         return self
 
@@ -165,7 +184,7 @@ class SafetensorsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None and not is_cloud(self.path):
             self._file.flush()
             os.fsync(self._file.fileno())
         self._file.close()
@@ -187,5 +206,5 @@ class SafetensorsWriter:
             )
 
     def _is_as_written(self, name: str, info: TensorInfo) -> bool:
-        with mapped(info) as value:
+        with nullcontext(fetched([info])[0]) if is_cloud(info.file) else mapped(info) as value:
             return zlib.crc32(value.reshape(-1).view(np.uint8).data) == self._checksums.get(name)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from chestx_jax.data.images import ImageError, open_image
 from chestx_jax.evaluation.page.parts import Picture
+from chestx_jax.storage import is_cloud
 
 SIDE = 384
 """Longest side of a thumbnail in pixels."""
@@ -45,7 +46,7 @@ class Album:
 
     def _make(self, path: Path) -> Picture:
         link = ""
-        if path.suffix.lower() in SHOWABLE and path.is_file():
+        if path.suffix.lower() in SHOWABLE and not is_cloud(path) and path.is_file():
             link = quote(os.path.relpath(path.resolve(), self._out).replace(os.sep, "/"))
         if self._left <= 0:
             return Picture(path.name, link=link, missing="" if link else "not embedded: the page is full")

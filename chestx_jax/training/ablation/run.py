@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from chestx_jax.data import read_samples, write_samples
+from chestx_jax.storage import to_path
 from chestx_jax.training import process_reward, sft
 from chestx_jax.training.ablation.measure import Measured, answer, measure
 from chestx_jax.training.ablation.report import Arm, Run, write_report
@@ -36,7 +37,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
       What the stages raise; Preempted after SIGTERM. The same line goes on.
     """
     runs = [(name, seed) for name in config.arms for seed in config.seeds]
-    start = Path(config.sft_run) if config.sft_run else workdir / START
+    start = to_path(config.sft_run) if config.sft_run else workdir / START
     for name, seed in runs:
         if not config.arms[name].learned:  # its judge is not there yet
             check(arm_config(config, name, seed, start, workdir / "judge"))
@@ -88,7 +89,7 @@ def is_finished(directory: Path, steps: int) -> bool:
 
 def bench_of(config: ConfigDict, start: Path) -> Path:
     """The benchmark that the model was fine-tuned on, and that everything else here is about."""
-    return Path(config.sft.data.bench) if config.sft.data.bench else start / "bench"
+    return to_path(config.sft.data.bench) if config.sft.data.bench else start / "bench"
 
 
 def arm_config(config: ConfigDict, name: str, seed: int, start: Path, judge: Path) -> ConfigDict:
