@@ -32,8 +32,10 @@ ENVIRONMENTS = flags.DEFINE_string(
 def main() -> None:
     """See the module's docstring."""
     from chestx_jax.benchmark import growth, jobs, report, run
+    from chestx_jax.storage import on_this_machine
 
-    out, pythons = Path(OUT.value), run.installed(Path(ENVIRONMENTS.value))
+    out = on_this_machine(OUT.value, "--out", "write the results to a disk")
+    pythons = run.installed(Path(ENVIRONMENTS.value))
     plan = jobs.plan(SIZES.value, ONLY.value, REPEATS.value, list(pythons))
     found = run.run(plan, out, pythons)
     print(report.write(found, out))

@@ -10,8 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
@@ -73,7 +72,6 @@ class _Pending:
 
 
 def train_in(
-    workdir: Path,
     state: TrainState,
     batches: BatchStream,
     hooks: Hooks,
@@ -82,18 +80,33 @@ def train_in(
     start: int,
     life: Life,
 ) -> TrainState:
-    """`train` with the metrics and the trace that it writes in `workdir`; these and `batches` are closed, however it
-    ends.
+    """`train` with the metrics and the trace that it writes among the run's files; these and `batches` are closed,
+    however it ends. A checkpoint is written after the rows that lead to it have been brought where it goes.
 
     Raises:
       TrainingError: `config.profile_steps` makes no sense. What `train` raises.
     """
+    here, save_state = life.files.here, hooks.save
+
+    def save(step: int, state: TrainState, data_state: dict[str, Any], found: Mapping[str, float]) -> None:
+        life.publish()
+        save_state(step, state, data_state, found)
+
     with (
         closing(batches),
-        closing(open_writer(workdir, start)) as writer,
-        closing(Profile(config.profile_steps, workdir)) as profile,
+        closing(open_writer(here, start)) as writer,
+        closing(Profile(config.profile_steps, here)) as profile,
     ):
-        return train(state, batches, hooks, config, start=start, life=life, writer=writer, profile=profile)
+        return train(
+            state,
+            batches,
+            replace(hooks, save=save),
+            config,
+            start=start,
+            life=life,
+            writer=writer,
+            profile=profile,
+        )
 
 
 def train(

@@ -164,7 +164,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         model = make_model(config.model, processor, mesh, config.seed)
         add_step_head(model)
         place(model, mesh)
-        write_companions(workdir, model.config, processor, config.model.lora)
+        write_companions(life.files.here, model.config, processor, config.model.lora)
         graphdef, params = split_model(model)
         sizes = model.config
         del model
@@ -195,7 +195,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
             evaluate=evaluate,
             flops=partial(step_flops, sizes, shares),
         )
-        state = train_in(workdir, state, batches, hooks, config, start=start, life=life)
+        state = train_in(state, batches, hooks, config, start=start, life=life)
         scores = {
             name: step_scores(
                 judged(state, _ordered(bench.validation, config, bench, processor, mesh, blank=blank))
@@ -203,7 +203,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
             for name, blank in (("images", False), ("blank images", True))
         }
     if is_first():
-        (workdir / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
+        (life.files.here / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
         print(table(scores))
 
 

@@ -122,7 +122,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
     )
     with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
-        write_companions(workdir, model.config, processor, config.model.lora)
+        write_companions(life.files.here, model.config, processor, config.model.lora)
         graphdef, params = split_model(model)
         sizes = model.config
         del model
@@ -148,4 +148,4 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
             ),
             flops=partial(step_flops, sizes, shares),
         )
-        train_in(workdir, state, batches, hooks, config, start=start, life=life)
+        train_in(state, batches, hooks, config, start=start, life=life)

@@ -5,11 +5,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from chestx_jax.training.lock import holder
 from chestx_jax.training.metrics import Row, clock, read_rows
 from chestx_jax.training.state import TrainingError
 from chestx_jax.training.workdir import DONE, read_lives
-from chestx_jax.weights.step_directories import CHECKPOINTS, finished_steps, read_metadata
+from chestx_jax.weights.step_directories import CHECKPOINTS, METADATA, finished_steps, read_metadata
 
 
 def status(workdir: Path) -> list[str]:
@@ -57,7 +59,7 @@ def _checkpoint(workdir: Path, keep_best: dict[str, str]) -> str:
     steps = finished_steps(root)
     if not steps:
         return "no checkpoint yet"
-    age = time.time() - (root / str(steps[-1])).stat().st_mtime
+    age = time.time() - epath.Path(root / str(steps[-1]) / METADATA).stat().mtime
     when = f"{clock(age)} ago" if age >= 0 else "in the future: a clock was set back"
     told = f"last checkpoint: {root / str(steps[-1])}, {when}; all: {', '.join(map(str, steps))}"
     name = f"{keep_best['direction']} {keep_best['metric']}"

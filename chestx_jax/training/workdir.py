@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from chestx_jax.parallel import ClusterError, agree, barrier, is_first
+from chestx_jax.storage import Mirror
 from chestx_jax.training.lock import locked
 from chestx_jax.training.state import TrainingError
 from chestx_jax.weights.model_files import write_atomically
+from chestx_jax.weights.step_directories import check_holds_checkpoints
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 RUN, DONE = "run.json", "done"
+RESUMED = (RUN, "metrics.jsonl", "model")  # what a run that goes on reads, beside its checkpoints
 MENDABLE = {
     errno.ENOSPC: "Free some space",
     errno.EDQUOT: "Free some of your quota",
@@ -38,9 +41,26 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Life:
-    """One start of a run's program, until it ends: `began` is the time of `time.monotonic()`."""
+    """One start of a run's program, until it ends.
+
+    Attributes:
+      began: the time of `time.monotonic()`.
+      files: where it writes all but checkpoints. A run in a bucket has a directory of this machine for that, which is
+        brought to the bucket before every checkpoint and at the end.
+    """
 
     began: float
+    files: Mirror
+    still_ours: Callable[[], None] = lambda: None
+
+    def publish(self) -> None:
+        """Bring what was written to where the run is.
+
+        Raises:
+          TrainingError: another program has taken the run over.
+        """
+        self.still_ours()
+        self.files.push()
 
 
 @contextmanager
@@ -51,31 +71,36 @@ def open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Life]:
 
     Raises:
       TrainingError: another program is in it; or the disk is full, read-only or not ours.
+      StorageError: it is in a bucket that cannot hold checkpoints.
       ClusterError: the processes were given different configs (names the process and the fields), or different disks.
     """
     began = time.monotonic()
-    with _clear_errors(workdir):
+    check_holds_checkpoints(workdir)
+    with Mirror(workdir) as files, _clear_errors(files.here):
         agree(dict(_leaves(config.to_dict(), "config")))
         if not is_first():  # the first process holds the lock and writes for all
             barrier()
             _check_shared(workdir)
-            yield Life(began)
+            yield Life(began, files)
             return
-        workdir.mkdir(parents=True, exist_ok=True)
-        with locked(workdir):
+        files.here.mkdir(parents=True, exist_ok=True)
+        with locked(workdir) as still_ours:
+            files.pull(RESUMED)
             write_atomically(
-                workdir / "config.json", (config.to_json(indent=2, sort_keys=True) + "\n").encode()
+                files.here / "config.json", (config.to_json(indent=2, sort_keys=True) + "\n").encode()
             )
-            lives = read_lives(workdir)
+            lives = read_lives(files.here)
             lives.append(_describe_life())
-            _write_lives(workdir, lives)
+            _write_lives(files.here, lives)
+            files.push()
             barrier()
+            life = Life(began, files, still_ours)
             try:
-                yield Life(began)
+                yield life
             except BaseException as error:
-                _note_end(workdir, lives, f"{type(error).__name__}: {error}", began)
+                _note_end(life, lives, f"{type(error).__name__}: {error}")
                 raise
-            _note_end(workdir, lives, DONE, began)
+            _note_end(life, lives, DONE)
 
 
 def _leaves(config: Mapping[str, Any], at: str) -> Iterator[tuple[str, Any]]:
@@ -113,13 +138,14 @@ def _describe_life() -> dict[str, Any]:
     }
 
 
-def _note_end(workdir: Path, lives: list[dict[str, Any]], how: str, began: float) -> None:
-    """A disk that is full must not hide why the run ended."""
-    lives[-1].update(ended=how, seconds=time.monotonic() - began)
+def _note_end(life: Life, lives: list[dict[str, Any]], how: str) -> None:
+    """A disk that is full, or a bucket that is out of reach, must not hide why the run ended."""
+    lives[-1].update(ended=how, seconds=time.monotonic() - life.began)
     try:
-        _write_lives(workdir, lives)
-    except OSError as error:
-        log.warning("%s: how the run ended was not noted: %s", workdir / RUN, error)
+        _write_lives(life.files.here, lives)
+        life.publish()
+    except Exception as error:
+        log.warning("%s: how the run ended was not noted: %s", life.files.here / RUN, error)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from chestx_jax.parallel import by_first, gather, is_first
+from chestx_jax.storage import absolute
 from chestx_jax.weights.model_files import differences
 from chestx_jax.weights.step_directories import (
     CHECKPOINTS,
@@ -66,7 +67,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int, best: str = "") -> None:
-        self.directory = epath.Path(workdir).absolute() / CHECKPOINTS
+        self.directory = absolute(workdir) / CHECKPOINTS
         by_first(lambda: set_unfinished_aside(self.directory))
         saved = {step: read_metadata(self.directory / str(step)) for step in self.steps()}
         self._preserve = _Preserve(keep, {})

@@ -1,23 +1,31 @@
 """Finding the step directories of a run, and telling whole ones from unfinished and damaged ones.
 
 A save is finished when Orbax has renamed its directory and stamped its metadata. After that, in the background,
-`write_manifest` leaves the size and CRC-32 of every file in `files.json`; `damage` compares them again. So a file
-that was cut, changed or lost later is found before a run goes on from it.
+`write_manifest` leaves the size and a checksum of every file in `files.json`; `damage` compares them again. So a file
+that was cut, changed or lost later is found before a run goes on from it. The checksum is the CRC-32 of what is read
+again from a disk, and in a bucket the MD5 that it keeps of every object, which costs no reading.
+
+In a bucket a directory has its final name from the start; Orbax's commit_success.txt, written last, finishes it.
 """
 
+import base64
+import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from chestx_jax.storage import File, StorageError, absolute, files_below, is_cloud, to_path
+from chestx_jax.weights.model_files import write_atomically
+
 CHECKPOINTS, MODEL = "checkpoints", "model"
 METADATA = "_CHECKPOINT_METADATA"
 MANIFEST = "files.json"
 PARAMS = "params"
+COMMITTED = "commit_success.txt"  # in a bucket
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _CHUNK = 1 << 22  # bytes read at a time
 
@@ -29,6 +37,15 @@ class CheckpointError(Exception):
     differs."""
 
 
+def check_holds_checkpoints(directory: epath.PathLike) -> None:
+    """Raises StorageError for a directory in which Orbax can neither write nor read: it knows disks and gs://."""
+    if is_cloud(directory) and not str(directory).startswith("gs://"):
+        raise StorageError(
+            f"{directory}: checkpoints can be on disks and in gs:// only (Orbax has no other bucket); "
+            "of s3:// use data and Hugging Face directories, and put runs on a disk"
+        )
+
+
 def find_step(directory: epath.PathLike) -> epath.Path | None:
     """The step directory that `directory` means: itself, or the newest in it or in its `checkpoints`.
 
@@ -37,7 +54,9 @@ def find_step(directory: epath.PathLike) -> epath.Path | None:
     Raises:
       CheckpointError: when it is a run's directory, but no checkpoint in it is finished.
     """
-    path = epath.Path(directory).absolute()  # Orbax takes no other, and a run is found by a step's parents
+    path = absolute(directory)  # a run is found by a step's parents
+    if path.name == CHECKPOINTS or (path / CHECKPOINTS).is_dir() or (path / METADATA).exists():
+        check_holds_checkpoints(path)
     if (path / METADATA).exists():
         return path
     for root in (path / CHECKPOINTS, path):
@@ -72,7 +91,10 @@ def read_metadata(path: epath.Path) -> dict[str, Any]:
     try:
         content = json.loads((path / METADATA).read_text())
         whole = (
-            content["commit_timestamp_nsecs"] and ocp.is_orbax_checkpoint(path) and (path / PARAMS).is_dir()
+            content["commit_timestamp_nsecs"]
+            and (not is_cloud(path) or (path / COMMITTED).exists())
+            and ocp.is_orbax_checkpoint(path)
+            and (path / PARAMS).is_dir()
         )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is no finished checkpoint: {error}") from error
@@ -90,11 +112,9 @@ def _is_finished(path: epath.Path) -> bool:
 
 
 def write_manifest(path: epath.Path) -> None:
-    """Write the size and CRC-32 of every file of the finished checkpoint `path`."""
-    sums = {name: [file.stat().length, _crc(file)] for name, file in _files(path)}
-    partial = path / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(sums, indent=1) + "\n")
-    partial.replace(path / MANIFEST)
+    """Write the size and a checksum of every file of the finished checkpoint `path`."""
+    sums = {name: [file.size, file.md5 or _crc(file)] for name, file in _files(path).items()}
+    write_atomically(to_path(path / MANIFEST), (json.dumps(sums, indent=1) + "\n").encode())
 
 
 def damage(path: epath.Path, part: str = "") -> str | None:
@@ -110,19 +130,20 @@ def damage(path: epath.Path, part: str = "") -> str | None:
         log.warning("%s has no %s: its files cannot be checked", path, MANIFEST)
         return None
     try:
-        sums: dict[str, list[int]] = json.loads((path / MANIFEST).read_text())
+        sums: dict[str, tuple[int, int | str]] = json.loads((path / MANIFEST).read_text())
     except ValueError as error:
         return f"{path / MANIFEST} is damaged: {error}"
-    there = dict(_files(path))
-    for name, (size, crc) in sums.items():
+    there = _files(path)
+    for name, (size, expected) in sums.items():
         if not name.startswith(part):
             continue
         if name not in there:
             return f"{path / name} is gone"
-        if (found := there[name].stat().length) != size:
+        if (found := there[name].size) != size:
             return f"{path / name} has {found} bytes, {size} were written"
-        if _crc(there[name]) != crc:
-            return f"{path / name} is not what was written: its CRC-32 differs"
+        md5 = isinstance(expected, str)  # written in a bucket, wherever it is now
+        if expected != (there[name].md5 or _md5(there[name]) if md5 else _crc(there[name])):
+            return f"{path / name} is not what was written: its {'MD5' if md5 else 'CRC-32'} differs"
     return None
 
 
@@ -149,18 +170,23 @@ def set_unfinished_aside(root: epath.Path) -> None:
             )
 
 
-def _files(path: epath.Path) -> Iterator[tuple[str, epath.Path]]:
+def _files(path: epath.Path) -> dict[str, File]:
     """Every file below a step directory by its path there, without the manifest; in the order of their names."""
-    for below in sorted(path.iterdir()):
-        if below.is_dir():
-            yield from ((f"{below.name}/{name}", file) for name, file in _files(below))
-        elif not below.name.startswith(MANIFEST):
-            yield below.name, below
+    return {name: file for name, file in files_below(path).items() if MANIFEST not in name}
 
 
-def _crc(file: epath.Path) -> int:
+def _crc(file: File) -> int:
     crc = 0
-    with file.open("rb") as content:
+    with file.path.open("rb") as content:
         while chunk := content.read(_CHUNK):
             crc = zlib.crc32(chunk, crc)
     return crc
+
+
+def _md5(file: File) -> str:
+    """As a bucket has it."""
+    digest = hashlib.md5()
+    with file.path.open("rb") as content:
+        while chunk := content.read(_CHUNK):
+            digest.update(chunk)
+    return base64.b64encode(digest.digest()).decode()

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import PipelineError
 from chestx_jax.parallel.chips import peak_flops
+from chestx_jax.storage import Mirror
 from chestx_jax.training import timing
 from chestx_jax.training.lock import holder
 from chestx_jax.training.loop import Hooks, Preempted, train
@@ -86,7 +87,7 @@ def saved_by(tmp_path: Path, *, start: int, broken: int, nan_at: int = 0) -> lis
                 hooks,
                 CONFIG,
                 start=start,
-                life=Life(time.monotonic()),
+                life=Life(time.monotonic(), Mirror(tmp_path)),
                 writer=writer,
                 profile=Profile("", tmp_path),
             )
@@ -142,7 +143,7 @@ def run_with(tmp_path: Path, losses: list[float], stop_after: int) -> list[dict[
             hooks,
             config,
             start=0,
-            life=Life(time.monotonic()),
+            life=Life(time.monotonic(), Mirror(tmp_path)),
             writer=writer,
             profile=Profile("", tmp_path),
         )
@@ -183,7 +184,7 @@ def test_a_run_whose_time_is_over_saves_and_stops(tmp_path: Path) -> None:
             hooks,
             config,
             start=0,
-            life=Life(time.monotonic() - 61),
+            life=Life(time.monotonic() - 61, Mirror(tmp_path)),
             writer=writer,
             profile=Profile("", tmp_path),
         )

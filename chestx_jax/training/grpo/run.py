@@ -72,7 +72,7 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
     with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
         lora = config.model.lora
-        write_companions(workdir, model.config, processor, lora)
+        write_companions(life.files.here, model.config, processor, lora)
         sampling = engine.sampling_for(model)
         graphdef, params = split_model(model)
         sizes = model.config
@@ -105,7 +105,7 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
                 on_policy=settings.on_policy,
             ),
             reference=reference,
-            workdir=workdir,
+            workdir=life.files.here,
             step=start,
         )
         validation = Validation(bench.validation, engine, settings.rewards, config.validation_batch)
@@ -117,7 +117,7 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
             ),
             flops=partial(step_flops, sizes, config.rollout, shares),
         )
-        train_in(workdir, state, batches, hooks, config, start=start, life=life)
+        train_in(state, batches, hooks, config, start=start, life=life)
 
 
 def step_flops(sizes: Qwen2VLConfig, rollout: ConfigDict, shares: int, batch: Batch) -> float:
