@@ -98,7 +98,10 @@ def open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Life]:
             try:
                 yield life
             except BaseException as error:
-                _note_end(life, lives, f"{type(error).__name__}: {error}")
+                try:
+                    _note_end(life, lives, f"{type(error).__name__}: {error}")
+                except Exception as second:  # a full disk must not hide why the run ended
+                    log.warning("%s: how the run ended was not noted: %s", workdir / RUN, second)
                 raise
             _note_end(life, lives, DONE)
 
@@ -139,13 +142,9 @@ def _describe_life() -> dict[str, Any]:
 
 
 def _note_end(life: Life, lives: list[dict[str, Any]], how: str) -> None:
-    """A disk that is full, or a bucket that is out of reach, must not hide why the run ended."""
     lives[-1].update(ended=how, seconds=time.monotonic() - life.began)
-    try:
-        _write_lives(life.files.here, lives)
-        life.publish()
-    except Exception as error:
-        log.warning("%s: how the run ended was not noted: %s", life.files.here / RUN, error)
+    _write_lives(life.files.here, lives)
+    life.publish()
 
 
 @contextmanager

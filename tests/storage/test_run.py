@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
-from chestx_jax.storage import StorageError, absolute, files_below
+from chestx_jax.storage import Mirror, StorageError, absolute, files_below
 from chestx_jax.training import sft
 from chestx_jax.training.loop import Preempted
 from chestx_jax.training.status import status
@@ -72,6 +72,40 @@ def _damage_is_found_here_and_in_a_copy(step: epath.Path, copy: Path) -> None:
     for place in (epath.Path(copy), step):
         (place / name).write_bytes(changed)
         assert damage(place) == f"{place / name} is not what was written: its MD5 differs"
+
+
+def test_a_save_that_was_killed_in_a_bucket_is_set_aside_and_made_again(
+    recipe: ConfigDict,  # noqa: F811
+    gs: Path,
+):
+    recipe.save_every = 2
+    sft.run(recipe, gs / "run")
+    whole = final_params(gs / "run")
+    last = gs / "run" / "checkpoints" / "4"
+    (last / "commit_success.txt").unlink()  # written last, so a kill leaves none
+    with Checkpoints(gs / "run", keep=2) as checkpoints:
+        assert checkpoints.steps() == (2,)
+    assert not last.exists() and (last.parent / "unfinished-4" / "params").is_dir()
+    sft.run(recipe, gs / "run")
+    again = final_params(gs / "run")
+    assert last.is_dir() and all((again[path] == whole[path]).all() for path in whole)
+
+
+def test_a_run_that_cannot_be_brought_to_its_bucket_does_not_end_well(
+    recipe: ConfigDict,  # noqa: F811
+    gs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    pushes = []
+
+    def push(self: Mirror) -> None:
+        pushes.append(self)
+        if len(pushes) > 3:  # the start's, those of two checkpoints, then the end's
+            raise OSError("out of reach")
+
+    monkeypatch.setattr(Mirror, "push", push)
+    with pytest.raises(OSError, match="out of reach"):
+        sft.run(recipe, gs / "run")
 
 
 def test_a_run_in_s3_is_refused_before_anything_is_written(
