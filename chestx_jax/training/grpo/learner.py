@@ -23,30 +23,18 @@ from ml_collections import ConfigDict
 
 from chestx_jax.data.pipeline import Batch, Pipeline
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import batch_share, gather, gather_shares, is_first, own_rows, put_rows
+from chestx_jax.parallel import batch_share, gather_shares, is_first, put_rows
 from chestx_jax.rewards import Rewards, columns_of
 from chestx_jax.rollout import Completion, Engine, TokenSpans
 from chestx_jax.training.grpo.advantages import zero_spread
 from chestx_jax.training.grpo.credit import token_advantages
 from chestx_jax.training.grpo.losses import overlong_penalty
 from chestx_jax.training.grpo.objective import Experience
+from chestx_jax.training.grpo.refills import Group, choose, first_useful, rows_of
 from chestx_jax.training.grpo.settings import Settings
 from chestx_jax.training.grpo.table import write_table
 from chestx_jax.training.grpo.update import Prompts, Score, Update
 from chestx_jax.training.state import Params, TrainState, model_from
-
-
-@dataclass(frozen=True)
-class Group:
-    """Prompts with their completions and rewards: row p * group_size + g answers prompt p.
-
-    `scores` are the log-probabilities that an update needs and does not compute itself, on the device.
-    """
-
-    prompts: Mapping[str, np.ndarray]
-    completion: Completion
-    scores: Mapping[str, Array]
-    rewards: Rewards
 
 
 @dataclass
@@ -88,7 +76,7 @@ class Learner:
         own = (group.rewards, completion.lengths, completion.ended)
         scored, lengths, ended = zip(*gather_shares(self.mesh, own), strict=True)
         rewards = Rewards.joined(scored)
-        share, shares = batch_share(self.mesh)
+        share, _ = batch_share(self.mesh)
         advantages = token_advantages(
             rewards,
             completion,
@@ -116,7 +104,7 @@ class Learner:
             **rewards.metrics(),
             **_lengths(np.concatenate(lengths), np.concatenate(ended)),
             "zero_spread_share": float(zero_spread(rewards.total, size).mean()),
-            "prompts_drawn": drawn * shares,
+            "prompts_drawn": drawn,
             "advantage/mean_abs": float(sum(total for total, _ in sizes) / sum(count for _, count in sizes)),
             "seconds/reshard": moved - began,
             "seconds/rollout": rolled - moved,
@@ -124,22 +112,23 @@ class Learner:
         }
 
     def _collect(self, state: TrainState, model: Qwen2VL, batch: Batch) -> tuple[Group, int]:
-        """Completions of `batch`, and of more prompts while too many groups of some process have no spread; how many
-        this process drew."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), self.step)
-        groups = [self._roll_out(state, model, batch, key, 0)]
-        while len(groups) <= self.config.rollout.refills and any(
-            gather(bool(self._informative(groups).sum() < len(batch.samples)))
-        ):
-            groups.append(self._roll_out(state, model, next(self.batches), key, len(groups)))
-        if len(groups) == 1:
-            return groups[0], len(batch.samples)
-        useful = self._informative(groups)
-        chosen = np.argsort(~useful, kind="stable")[: len(batch.samples)]
-        return _choose(groups, np.sort(chosen), self.engine.group_size, self.mesh), len(useful)
+        """Completions of `batch`, and of more prompts while too many groups have no spread; how many prompts all
+        processes drew."""
+        key, size = jax.random.fold_in(jax.random.key(self.config.seed), self.step), self.engine.group_size
+        draws = [self._roll_out(state, model, batch, key, 0)]
+        useful = self._informative(draws[0])
+        while len(draws) <= self.config.rollout.refills and useful.sum() < self.config.batch_size:
+            draws.append(self._roll_out(state, model, next(self.batches), key, len(draws)))
+            useful = np.concatenate([useful, self._informative(draws[-1])])
+        if len(draws) == 1:
+            return draws[0], len(useful)
+        chosen = first_useful(useful, self.config.batch_size)
+        return choose(draws, chosen, size, self.mesh), len(useful)
 
-    def _informative(self, groups: list[Group]) -> Bool[np.ndarray, " P"]:
-        return np.concatenate([~zero_spread(g.rewards.total, self.engine.group_size) for g in groups])
+    def _informative(self, draw: Group) -> Bool[np.ndarray, " B"]:
+        """Which prompts of a draw, of all processes, have groups with spread."""
+        spread = ~zero_spread(draw.rewards.total, self.engine.group_size)
+        return np.concatenate(gather_shares(self.mesh, spread))
 
     def _roll_out(self, state: TrainState, model: Qwen2VL, batch: Batch, key: Array, refill: int) -> Group:
         share, shares = batch_share(self.mesh)
@@ -206,50 +195,12 @@ class Learner:
         if self.config.minibatches == 1:
             return prompts, tokens, experience
         chosen = np.arange(part, len(prompts["tokens"]), self.config.minibatches)
-        rows = _rows(chosen, self.engine.group_size)
+        rows = rows_of(chosen, self.engine.group_size)
         return _take(prompts, chosen), tokens[rows], _take(experience, rows)
-
-
-def _rows(prompts: Int[np.ndarray, " P"], group_size: int) -> Int[np.ndarray, " R"]:
-    """The rows of the completions of these prompts."""
-    return (prompts[:, None] * group_size + np.arange(group_size)).reshape(-1)
 
 
 def _take(tree: Any, rows: Int[np.ndarray, " N"]) -> Any:
     return jax.tree.map(lambda x: x[rows], tree)
-
-
-def _choose(groups: list[Group], prompts: Int[np.ndarray, " P"], group_size: int, mesh: Mesh) -> Group:
-    """These prompts of this process, counted over all groups, as one group."""
-    rows = _rows(prompts, group_size)
-    done = [group.completion for group in groups]
-
-    def texts(parts: list[tuple]) -> tuple:
-        every = [one for part in parts for one in part]
-        return tuple(every[row] for row in rows)
-
-    def arrays(parts: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(parts)[rows]
-
-    return Group(
-        prompts={
-            name: np.concatenate([group.prompts[name] for group in groups])[prompts]
-            for name in groups[0].prompts
-        },
-        completion=Completion(
-            samples=texts([c.samples for c in done]),
-            texts=texts([c.texts for c in done]),
-            tokens=arrays([c.tokens for c in done]),
-            mask=arrays([c.mask for c in done]),
-            logprobs=arrays([c.logprobs for c in done]),
-            ended=arrays([c.ended for c in done]),
-        ),
-        scores={
-            name: put_rows(mesh, arrays([own_rows(mesh, group.scores[name]) for group in groups]))
-            for name in groups[0].scores
-        },
-        rewards=Rewards.joined([group.rewards for group in groups]).take(rows),
-    )
 
 
 def _with_penalty(rewards: Rewards, completion: Completion, rollout: ConfigDict) -> Rewards:
