@@ -11,6 +11,8 @@ verifiable step.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -25,16 +27,21 @@ from chestx_jax.data.processor import Processor
 from chestx_jax.data.schema import Sample
 from chestx_jax.models.process_reward import add_step_head, step_logits
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import batch_sharding, make_mesh
+from chestx_jax.parallel import batch_share, gather, make_mesh, own_rows, put_rows
 from chestx_jax.rewards.process import STEP_VALUES
-from chestx_jax.rewards.signature import Completion, RewardError, StepReward, Stepwise, text_of
+from chestx_jax.rewards.signature import Completion, RewardError, StepReward, Stepwise, Together, text_of
 from chestx_jax.rollout import TokenSpans
 from chestx_jax.rollout.spans import Span
 from chestx_jax.rollout.steps import steps_of
 from chestx_jax.weights import companions, find_step, load_pretrained
+from chestx_jax.weights.pretrained import patch_shape
 
 UNVERIFIABLE = STEP_VALUES["empty"]
 """What a step that cannot be verified is worth: as much as an idle one by the rules."""
+
+_Row = tuple[
+    Example, Int[np.ndarray, " T"], tuple[Span, ...]
+]  # prompt and completion, the step of each token
 
 ROWS, TOKEN_STEP, STEP_STEP = 32, 64, 16
 """Completions at a time, at least, and what tokens and steps are padded to a multiple of: few programs."""
@@ -80,17 +87,11 @@ class Judge:
 
     @classmethod
     def load(cls, directory: str) -> Judge:
-        """From a workdir of `launch.process_reward`, over all devices; adapters merged.
+        """From a workdir of `launch.process_reward`, over all devices of all processes; adapters merged.
 
         Raises:
           CheckpointError, WeightsError, ProcessorError: the directory is no such run; names what is missing.
-          RewardError: this is one of several processes.
         """
-        if jax.process_count() > 1:
-            raise RewardError(
-                f"learned:{directory}: a reward model needs a run of one process, for completions of several differ "
-                "in shape"
-            )
         mesh = judging_mesh()
         processor = Processor.from_pretrained(companions(directory))
         return cls(
@@ -104,7 +105,11 @@ class Judge:
         self, samples: Sequence[Sample], texts: Sequence[str]
     ) -> list[tuple[Float[np.ndarray, "S 3"], tuple[Span, ...]]]:
         """Probabilities of `models.process_reward.VERDICTS`, and the span in its text, of each step of each
-        completion of the samples' prompts."""
+        completion of the samples' prompts.
+
+        The model is cut over the devices of all processes, so that all call this together, each with its own
+        completions, however many: one that has none left fills rows while the others read theirs.
+        """
         prompts: dict[tuple[Any, ...], Example] = {}
         read = []
         for sample, text in zip(samples, texts, strict=True):
@@ -115,27 +120,50 @@ class Judge:
             ids, spans = steps_of(self.spans, tokens)
             ids = np.pad(ids, (prompts[key].num_tokens, 0), constant_values=-1)
             read.append((continued(prompts[key], tokens), ids, spans))
-        found, rows = [], rows_at_a_time(self.mesh)
-        for start in range(0, len(read), rows):
-            found += self._judge(read[start : start + rows])
+        count = rows_at_a_time(self.mesh) // batch_share(self.mesh)[1]
+        passes = [read[start : start + count] for start in range(0, len(read), count)]
+        rooms = gather([_room(rows) for rows in passes])
+        found = []
+        for rows, *room in itertools.zip_longest(passes, *rooms, fillvalue=()):
+            tokens, patches, steps = np.max([one for one in room if one], axis=0).tolist()
+            found += self._judge(rows, count, Bucket(tokens, patches), steps)
         return found
 
-    def _judge(self, rows: list[tuple[Example, Int[np.ndarray, " T"], tuple[Span, ...]]]) -> list[Any]:
-        filled = rows + rows[-1:] * (rows_at_a_time(self.mesh) - len(rows))
-        examples = [example for example, _, _ in filled]
-        bucket = Bucket(
-            _round_up(max(example.num_tokens for example in examples), TOKEN_STEP),
-            max(example.num_patches for example in examples),
-        )
-        width = _round_up(max(1, *(len(spans) for _, _, spans in filled)), STEP_STEP)
-        ids = np.stack(
-            [np.pad(ids, (0, bucket.tokens - len(ids)), constant_values=-1) for _, ids, _ in filled]
-        )
-        sharding = batch_sharding(self.mesh)
-        batch = jax.device_put(stack(examples, bucket, self.processor.pad_id), sharding)
+    def _judge(self, rows: Sequence[_Row], count: int, bucket: Bucket, steps: int) -> list[Any]:
+        """One pass: of this process's `count` rows those that are not filling."""
+        blank = _blank(math.prod(patch_shape(self.model.config)))
+        examples = [*(example for example, _, _ in rows), *[blank] * (count - len(rows))]
+        ids = np.full((count, bucket.tokens), -1, np.int32)
+        for target, (_, row, _) in zip(ids, rows, strict=False):
+            target[: len(row)] = row
         with jax.set_mesh(self.mesh):
-            out = np.asarray(probabilities(self.model, batch, jax.device_put(ids, sharding), width))
+            batch, laid = put_rows(self.mesh, (stack(examples, bucket, self.processor.pad_id), ids))
+            out = own_rows(self.mesh, probabilities(self.model, batch, laid, steps))
         return [(row[: len(spans)], spans) for row, (_, _, spans) in zip(out, rows, strict=False)]
+
+
+def _room(rows: Sequence[_Row]) -> tuple[int, int, int]:
+    """The tokens, patches and steps that hold these rows: few sizes, so few programs."""
+    return (
+        _round_up(max(example.num_tokens for example, _, _ in rows), TOKEN_STEP),
+        max(example.num_patches for example, _, _ in rows),
+        _round_up(max(1, *(len(spans) for _, _, spans in rows)), STEP_STEP),
+    )
+
+
+def _blank(patch_size: int) -> Example:
+    """No token and no patch: a row of padding."""
+    none = np.zeros(0, np.int32)
+    return Example(
+        tokens=none,
+        positions=np.zeros((3, 0), np.int32),
+        segments=none,
+        loss_mask=np.zeros(0, bool),
+        patches=np.zeros((0, patch_size), np.float32),
+        patch_hw=np.zeros((0, 2), np.int32),
+        patch_segments=none,
+        image_index=none,
+    )
 
 
 @partial(jax.jit, static_argnums=3)
@@ -161,7 +189,7 @@ def continued(prompt: Example, tokens: Sequence[int]) -> Example:
 
 
 @dataclass(frozen=True)
-class LearnedReward:
+class LearnedReward(Together):
     """The reward function of a directory; the model is loaded by the first call.
 
     Raises:

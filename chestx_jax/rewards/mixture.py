@@ -12,7 +12,14 @@ from jaxtyping import Float, Int
 
 from chestx_jax.data.schema import FIELDS, Sample
 from chestx_jax.rewards.lookup import reward
-from chestx_jax.rewards.signature import Completion, RewardError, RewardFunction, StepReward, Stepwise
+from chestx_jax.rewards.signature import (
+    Completion,
+    RewardError,
+    RewardFunction,
+    StepReward,
+    Stepwise,
+    Together,
+)
 
 SETTINGS = ("function", "weight", "clip", "schedule")
 
@@ -151,7 +158,8 @@ class RewardMixture:
         total = np.zeros(len(completions))
         components, steps, weights = {}, {}, {}
         for one in self.components:
-            given = one.function(prompts=prompts, completions=completions, **columns)
+            asked = len(completions) or isinstance(one.function, Together)
+            given = one.function(prompts=prompts, completions=completions, **columns) if asked else []
             values = _checked(one.name, given, len(completions))
             components[one.name] = np.clip(values, *one.clip)
             steps[one.name] = tuple(value.steps if isinstance(value, Stepwise) else None for value in given)

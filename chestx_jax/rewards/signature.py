@@ -56,6 +56,11 @@ class RewardFunction(Protocol):
     def __call__(self, *args: Any, **columns: Any) -> Sequence[float | None]: ...
 
 
+class Together:
+    """A base of reward functions that the processes of a run compute together: each calls it with its own completions,
+    equally often, also where it has none. Other functions are called only where there are completions."""
+
+
 def text_of(completion: Completion) -> str:
     """The words of a completion."""
     return completion if isinstance(completion, str) else completion[-1]["content"]

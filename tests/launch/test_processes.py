@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -85,9 +87,9 @@ def sft(bench: Path, workdir: Path, **changes: object) -> list[str]:
     return flags_of("sft", workdir, config)
 
 
-def grpo(bench: Path, workdir: Path, pretrained: Path) -> list[str]:
+def grpo(bench: Path, workdir: Path, pretrained: Path | None = None, **changes: object) -> list[str]:
     config: dict[str, object] = {
-        "model.pretrained": pretrained,
+        **({} if pretrained is None else {"model.pretrained": pretrained}),
         **on(bench),
         "data.buckets": "((160,16),)",
         "rollout.group_size": 4,
@@ -100,6 +102,7 @@ def grpo(bench: Path, workdir: Path, pretrained: Path) -> list[str]:
         "eval_every": 2,
         "table_every": 2,
         "optimizer.peak": 1e-3,
+        **changes,
     }
     return flags_of("grpo", workdir, config)
 
@@ -171,6 +174,35 @@ def test_two_processes_reinforce_as_one(bench: Path, alone: Path, tmp_path: Path
         run("grpo", grpo(bench, tmp_path / name, alone), count)
     assert_same_numbers(tmp_path / "two", tmp_path / "one", besides=TIMINGS)
     assert list((tmp_path / "two" / "completions").glob("*.html"))
+
+
+def spread_of_some(
+    prompts: object, completions: Sequence[str], *, id: Sequence[str], **_: object
+) -> list[float]:
+    """A reward that differs within the groups of about a third of the samples, and within no other group."""
+    return [
+        crc32(text.encode()) % 97 / 97 if crc32(name.encode()) % 3 == 0 else 0.0
+        for text, name in zip(completions, id, strict=True)
+    ]
+
+
+def test_two_processes_replace_the_groups_that_one_does(bench: Path, tmp_path: Path) -> None:
+    """Groups without spread, of which one process drew more than the other; several updates a rollout, so that it
+    matters which prompts come together, and log-probabilities of old weights go with their prompts."""
+    changes = {
+        "model.arch": "tiny",
+        "rewards.format.function": "tests.launch.test_processes.spread_of_some",
+        "rewards.outcome.weight": 0.0,
+        "rewards.process.weight": 0.0,
+        "rollout.refills": 2,
+        "minibatches": 2,
+    }
+    for name, count in (("one", 1), ("two", 2)):
+        run("grpo", grpo(bench, tmp_path / name, **changes), count)
+    assert_same_numbers(tmp_path / "two", tmp_path / "one", besides=TIMINGS)
+    steps = rows(tmp_path / "one")
+    assert max(steps[step, "train/prompts_drawn"] for step in (1, 2)) > 4
+    assert min(steps[step, "train/zero_spread_share"] for step in (1, 2)) < 1
 
 
 def test_a_process_with_another_config_is_named(bench: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The learned reward: the same arrays as in training, verdicts at the ends of steps, and how they add up."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 from chestx_jax.data import Processor, read_samples
 from chestx_jax.data.chat import parse, target
 from chestx_jax.data.embedded import build_small_bench
-from chestx_jax.rewards import RewardError, columns_of, reward
+from chestx_jax.rewards import RewardError, columns_of, learned, reward
 from chestx_jax.rewards.learned import AGGREGATES, UNVERIFIABLE, LearnedReward, continued
 from chestx_jax.training import process_reward
 from configs.process_reward import get_config
@@ -67,6 +68,29 @@ def test_every_step_gets_a_value_and_the_reasoning_its_worst(workdir: Path, benc
         assert float(given) == pytest.approx(min(values, default=0.0))
     verdicts = judge.judge.verdicts(samples[:1], texts[:1])[0][0]
     np.testing.assert_allclose(verdicts.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_process_that_has_no_completions_reads_as_often_as_the_others(
+    workdir: Path, bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other process needs of room is only said to be so: two passes, of one and of no row."""
+    samples = read_samples(bench / "binary" / "train.jsonl")[:1]
+    judge, passes = LearnedReward(str(workdir), "learned").judge, []
+    alone = judge.verdicts(samples, [target(samples[0], "reason")])
+    other = [(320, 16, 16), (192, 16, 32)]
+    monkeypatch.setattr(learned, "gather", lambda rooms: [rooms, other])
+    compute = learned.probabilities
+
+    def counted(model: Any, batch: Any, step_ids: Any, steps: int) -> Any:
+        passes.append((*step_ids.shape, steps))
+        return compute(model, batch, step_ids, steps)
+
+    monkeypatch.setattr(learned, "probabilities", counted)
+    assert judge.verdicts([], []) == []
+    ((found, spans),) = judge.verdicts(samples, [target(samples[0], "reason")])
+    assert passes == [(32, 320, 16), (32, 192, 32)] * 2
+    assert spans == alone[0][1]
+    np.testing.assert_allclose(found, alone[0][0], rtol=1e-5)
 
 
 def test_aggregates_by_hand() -> None:

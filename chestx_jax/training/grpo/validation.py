@@ -46,10 +46,13 @@ class Validation:
             )
             for batch in batches:
                 done = engine.complete(model, batch, jax.random.key(0), np.arange(len(batch.samples)))
-                if not len(done):  # all of this process's rows are filling
-                    continue
-                rewards = self.rewards(
-                    step, [sample.question for sample in done.samples], done.texts, columns_of(done.samples)
+                rewards = (
+                    self.rewards(  # also where all of this process's rows are filling: others may wait for it
+                        step,
+                        [sample.question for sample in done.samples],
+                        done.texts,
+                        columns_of(done.samples),
+                    )
                 )
                 texts = zip(done.samples, done.texts, strict=True)
                 cases = judge(done.samples, {sample.id: {"prediction": text} for sample, text in texts})
