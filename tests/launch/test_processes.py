@@ -205,6 +205,33 @@ def test_two_processes_replace_the_groups_that_one_does(bench: Path, tmp_path: P
     assert min(steps[step, "train/zero_spread_share"] for step in (1, 2)) < 1
 
 
+def judge(bench: Path, workdir: Path) -> list[str]:
+    config: dict[str, object] = {
+        **on(bench),
+        "data.buckets": "((224,16),)",
+        "model.arch": "tiny",
+        "model.freeze": "",
+        "batch_size": 8,
+        "steps": 2,
+        "save_every": 2,
+        "eval_every": 9,
+    }
+    return flags_of("process_reward", workdir, config)
+
+
+def test_processes_ask_a_reward_model_together(bench: Path, alone: Path, tmp_path: Path) -> None:
+    """Also where one has no completions in a batch of validation."""
+    run("process_reward", judge(bench, tmp_path / "judge"), 1)
+    learned = {
+        "rewards.process.function": f"learned:{tmp_path / 'judge'}",
+        "rewards.process.clip": "(-1.0,1.0)",
+    }
+    for name, count in (("one", 1), ("two", 2)):
+        run("grpo", grpo(bench, tmp_path / name, alone, **learned), count)
+    assert_same_numbers(tmp_path / "two", tmp_path / "one", besides=TIMINGS)
+    assert rows(tmp_path / "one")[2, "eval/reward/process"] != 0
+
+
 def test_a_process_with_another_config_is_named(bench: Path, tmp_path: Path) -> None:
     flags = sft(bench, tmp_path / "run")
     with socket.socket() as free:

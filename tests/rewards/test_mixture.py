@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from chestx_jax.data.chat import target, user_text
 from chestx_jax.rewards import RewardError, RewardMixture, StepReward, Stepwise, columns_of, reward
+from chestx_jax.rewards.mixture import Component
+from chestx_jax.rewards.signature import Together
 from tests.evaluation.samples import anomaly, binary
 
 HERE = "tests.rewards.test_mixture"
@@ -111,6 +113,26 @@ def test_a_reward_of_weight_0_is_logged() -> None:
     found = mix(steps=dict(function=f"{HERE}.stepwise", weight=0.0))
     assert found.total.tolist() == [0, 0, 0]
     assert found.metrics()["reward/steps/mean"] == 1
+
+
+def test_without_completions_only_what_processes_compute_together_is_called() -> None:
+    calls = []
+
+    class Ours(Together):
+        def __call__(self, *, completions, **columns):
+            calls.append(len(completions))
+            return []
+
+    def alone(completions, **columns):
+        return [max(map(len, completions))] * len(completions)
+
+    both = RewardMixture(tuple(Component(f.__class__.__name__, f, 1.0, (0, 1)) for f in (Ours(), alone)))
+    found = both(0, [], [], columns_of([]))
+    assert calls == [0] and found.total.shape == (0,)
+    assert {name: values.shape for name, values in found.components.items()} == {
+        "Ours": (0,),
+        "function": (0,),
+    }
 
 
 def test_a_function_with_radevals_signature() -> None:
