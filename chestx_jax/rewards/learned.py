@@ -27,7 +27,7 @@ from chestx_jax.data.processor import Processor
 from chestx_jax.data.schema import Sample
 from chestx_jax.models.process_reward import add_step_head, step_logits
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import batch_share, gather, make_mesh, own_rows, put_rows
+from chestx_jax.parallel import agree, batch_share, gather, make_mesh, own_rows, put_rows
 from chestx_jax.rewards.process import STEP_VALUES
 from chestx_jax.rewards.signature import Completion, RewardError, StepReward, Stepwise, Together, text_of
 from chestx_jax.rollout import TokenSpans
@@ -39,9 +39,8 @@ from chestx_jax.weights.pretrained import patch_shape
 UNVERIFIABLE = STEP_VALUES["empty"]
 """What a step that cannot be verified is worth: as much as an idle one by the rules."""
 
-_Row = tuple[
-    Example, Int[np.ndarray, " T"], tuple[Span, ...]
-]  # prompt and completion, the step of each token
+_Row = tuple[Example, Int[np.ndarray, " T"], tuple[Span, ...]]
+"""Prompt and completion, the step of each token, and the steps' spans in the text."""
 
 ROWS, TOKEN_STEP, STEP_STEP = 32, 64, 16
 """Completions at a time, at least, and what tokens and steps are padded to a multiple of: few programs."""
@@ -91,7 +90,9 @@ class Judge:
 
         Raises:
           CheckpointError, WeightsError, ProcessorError: the directory is no such run; names what is missing.
+          ClusterError: processes find different checkpoints there.
         """
+        agree({f"checkpoint of learned:{directory}": str(find_step(directory))})
         mesh = judging_mesh()
         processor = Processor.from_pretrained(companions(directory))
         return cls(

@@ -219,6 +219,32 @@ def judge(bench: Path, workdir: Path) -> list[str]:
     return flags_of("process_reward", workdir, config)
 
 
+def test_two_processes_train_a_reward_model_as_one_and_pick_what_it_says(
+    bench: Path, alone: Path, tmp_path: Path
+) -> None:
+    """Its training, and `launch.predict` with it: five samples by four, so that one process ends with filling."""
+    for name, count in (("one", 1), ("two", 2)):
+        run("process_reward", judge(bench, tmp_path / name), count)
+    assert_same_numbers(tmp_path / "two", tmp_path / "one", besides=TIMINGS)
+    data = tmp_path / "five.jsonl"
+    lines = (bench / "binary" / "train.jsonl").read_text().splitlines()[:5]
+    samples = [json.loads(line) for line in lines]
+    for sample in samples:
+        sample["images"] = [str(bench / "binary" / image) for image in sample["images"]]
+    data.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    found = []
+    for name, count in (("one", 1), ("two", 2)):
+        out = tmp_path / f"{name}.jsonl"
+        flags = [f"--model={alone}", f"--process_reward={tmp_path / 'one'}", f"--data={data}"]
+        flags += [f"--out={out}", "--batch_size=4", "--best_of=2", "--temperature=1", "--max_new_tokens=8"]
+        run("predict", [*flags, "--image_size=56"], count)
+        found.append({row["id"]: row for row in map(json.loads, out.read_text().splitlines())})
+    assert found[0].keys() == found[1].keys() == {sample["id"] for sample in samples}
+    for name, row in found[0].items():
+        assert row["prediction"] == found[1][name]["prediction"]
+        assert row["reward"] == pytest.approx(found[1][name]["reward"], abs=1e-5)
+
+
 def test_processes_ask_a_reward_model_together(bench: Path, alone: Path, tmp_path: Path) -> None:
     """Also where one has no completions in a batch of validation."""
     run("process_reward", judge(bench, tmp_path / "judge"), 1)

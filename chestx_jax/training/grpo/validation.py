@@ -46,13 +46,9 @@ class Validation:
             )
             for batch in batches:
                 done = engine.complete(model, batch, jax.random.key(0), np.arange(len(batch.samples)))
-                rewards = (
-                    self.rewards(  # also where all of this process's rows are filling: others may wait for it
-                        step,
-                        [sample.question for sample in done.samples],
-                        done.texts,
-                        columns_of(done.samples),
-                    )
+                # also where all of this process's rows are filling: others may wait for it
+                rewards = self.rewards(
+                    step, [sample.question for sample in done.samples], done.texts, columns_of(done.samples)
                 )
                 texts = zip(done.samples, done.texts, strict=True)
                 cases = judge(done.samples, {sample.id: {"prediction": text} for sample, text in texts})
