@@ -1,5 +1,10 @@
 """The learned reward: the same arrays as in training, verdicts at the ends of steps, and how they add up."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,24 @@ from chestx_jax.rewards import RewardError, columns_of, learned, reward
 from chestx_jax.rewards.learned import AGGREGATES, UNVERIFIABLE, LearnedReward, continued
 from chestx_jax.training import process_reward
 from configs.process_reward import get_config
+
+PROCESS = """
+import json, sys
+import jax
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+me = int(sys.argv[2])
+jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=me)
+from chestx_jax.data import read_samples
+from chestx_jax.data.chat import target
+from chestx_jax.rewards import columns_of, reward
+
+judge, samples = reward(sys.argv[3]), read_samples(sys.argv[4])
+for shares in json.loads(sys.argv[5]):
+    own = samples[slice(*shares[me])]
+    texts = [target(sample, "reason") for sample in own]
+    given = judge(prompts=texts, completions=texts, **columns_of(own))
+    print(json.dumps([[float(one), [step.value for step in one.steps]] for one in given]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +114,40 @@ def test_a_process_that_has_no_completions_reads_as_often_as_the_others(
     assert passes == [(32, 320, 16), (32, 192, 32)] * 2
     assert spans == alone[0][1]
     np.testing.assert_allclose(found, alone[0][0], rtol=1e-5)
+
+
+@pytest.mark.processes
+def test_two_processes_read_what_one_reads(workdir: Path, bench: Path) -> None:
+    """Three passes for the first process and one for the second; then none for the first and one for the second."""
+    data, name = bench / "binary" / "train.jsonl", f"learned:{workdir}"
+    samples = read_samples(data)
+    calls = [[(0, 34), (34, 36)], [(0, 0), (36, 39)]]
+    assert len(samples) >= 39
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    line = [sys.executable, "-c", PROCESS, address]
+    rest = [name, str(data), json.dumps(calls)]
+    env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen([*line, str(me), *rest], env=env, stdout=subprocess.PIPE, text=True) for me in (0, 1)
+    ]
+    try:
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    for me, output in enumerate(outputs):
+        lines = [json.loads(line) for line in output.splitlines() if line.startswith("[[") or line == "[]"]
+        for shares, found in zip(calls, lines, strict=True):
+            own = samples[slice(*shares[me])]
+            texts = [target(sample, "reason") for sample in own]
+            expected = reward(name)(prompts=texts, completions=texts, **columns_of(own))
+            assert [value for value, _ in found] == pytest.approx(list(map(float, expected)), abs=1e-5)
+            for (_, steps), one in zip(found, expected, strict=True):
+                assert steps == pytest.approx([step.value for step in one.steps], abs=1e-5)
+                assert len(steps)
 
 
 def test_aggregates_by_hand() -> None:
