@@ -49,14 +49,14 @@ def get_config(variant: str) -> ConfigDict:
 def _tiny(config: ConfigDict) -> None:
     config.model.update(arch="tiny", remat="most")
     config.data.update(
-        phantom_studies=3000,
+        phantom_studies=8000,
         image_size=112,
         train=tuple((f"{task}/train.jsonl", "reason", weight) for task, weight in TINY_MIXTURE),
         validation=(("binary/validation.jsonl", "reason"),),
         buckets=((192, 64), (256, 128)),
     )
     config.optimizer.update(peak=2e-3, warmup=0.05, final=0.05, b2=0.98, weight_decay=0.01)
-    config.update(steps=1500, batch_size=32, loss_chunk=32, save_every=250, eval_every=250)
+    config.update(steps=1200, batch_size=32, loss_chunk=32, save_every=200, eval_every=200)
 
 
 TINY_MIXTURE = (("binary", 0.6), ("single", 0.1), ("multiple", 0.1), ("anomaly", 0.1), ("temporal", 0.1))
