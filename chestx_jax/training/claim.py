@@ -101,8 +101,8 @@ def _keep_beating(mine: Path, beat: float, ended: threading.Event, lost: threadi
             log.warning("%s: no sign of life could be left: %s", mine.parent, error)
             continue
         if not there:
-            mine.with_suffix(_BEAT).unlink(missing_ok=True)
             lost.set()
+            mine.with_suffix(_BEAT).unlink(missing_ok=True)
             return
 
 
