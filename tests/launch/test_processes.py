@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import pytest
 from chestx_jax.data.embedded import build_small_bench
 from tests.launch import programs
 from tests.launch.programs import ROOT
+from tests.processes import finish, free_port
 
 pytestmark = pytest.mark.processes  # `make processes`: it starts a dozen programs
 
@@ -27,20 +27,12 @@ def start(program: str, *flags: str) -> subprocess.Popen[str]:
 
 
 def start_several(program: str, flags: list[str], count: int) -> list[subprocess.Popen[str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    cluster = [f"--coordinator=127.0.0.1:{port}", f"--process_count={count}", f"--lost_after={LOST_AFTER}"]
+    cluster = [
+        f"--coordinator=127.0.0.1:{free_port()}",
+        f"--process_count={count}",
+        f"--lost_after={LOST_AFTER}",
+    ]
     return [start(program, *flags, *cluster, f"--process_id={index}") for index in range(count)]
-
-
-def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    try:
-        outputs = [process.communicate(timeout=900)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
 
 
 def run(program: str, flags: list[str], count: int) -> list[str]:
@@ -261,10 +253,7 @@ def test_processes_ask_a_reward_model_together(bench: Path, tmp_path: Path) -> N
 
 def test_a_process_with_another_config_is_named(bench: Path, tmp_path: Path) -> None:
     flags = sft(bench, tmp_path / "run")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    cluster = [f"--coordinator=127.0.0.1:{port}", "--process_count=2", f"--lost_after={LOST_AFTER}"]
+    cluster = [f"--coordinator=127.0.0.1:{free_port()}", "--process_count=2", f"--lost_after={LOST_AFTER}"]
     ended = finish(
         [
             start("sft", *flags, *cluster, "--process_id=0"),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from chestx_jax.rewards import RewardError, columns_of, learned, reward
 from chestx_jax.rewards.learned import AGGREGATES, UNVERIFIABLE, LearnedReward, continued
 from chestx_jax.training import process_reward
 from configs.process_reward import get_config
+from tests.processes import finish, free_port
 
 PROCESS = """
 import json, sys
@@ -123,22 +123,15 @@ def test_two_processes_read_what_one_reads(workdir: Path, bench: Path) -> None:
     samples = read_samples(data)
     calls = [[(0, 34), (34, 36)], [(0, 0), (36, 39)]]
     assert len(samples) >= 39
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    line = [sys.executable, "-c", PROCESS, address]
+    line = [sys.executable, "-c", PROCESS, f"127.0.0.1:{free_port()}"]
     rest = [name, str(data), json.dumps(calls)]
     env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [
         subprocess.Popen([*line, str(me), *rest], env=env, stdout=subprocess.PIPE, text=True) for me in (0, 1)
     ]
-    try:
-        outputs = [process.communicate(timeout=600)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    for me, output in enumerate(outputs):
+    ended = finish(processes)
+    assert [code for code, _ in ended] == [0, 0], ended
+    for me, (_, output) in enumerate(ended):
         lines = [json.loads(line) for line in output.splitlines() if line.startswith("[[") or line == "[]"]
         for shares, found in zip(calls, lines, strict=True):
             own = samples[slice(*shares[me])]

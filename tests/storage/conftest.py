@@ -5,7 +5,6 @@ TensorStore (which writes the arrays), so nothing of the way to a bucket is repl
 """
 
 import os
-import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
 
 from chestx_jax.storage import to_path
+from tests.processes import free_port
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,7 @@ def server() -> Iterator[str]:
     )
     pytest.importorskip("gcsfs")
     emulator = pytest.importorskip("gcp_storage_emulator.server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     running = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
     running.start()
     url = f"http://127.0.0.1:{port}"

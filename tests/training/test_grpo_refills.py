@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from chestx_jax.data.schema import Sample
 from chestx_jax.parallel import make_mesh, own_rows, put_rows
 from chestx_jax.rewards import Rewards
 from chestx_jax.rollout import Completion
 from chestx_jax.training.grpo.refills import Group, choose, first_useful
+from tests.evaluation.samples import binary
 
 SIZE, PROMPTS, TOKENS = 3, 8, 5
 
@@ -31,21 +31,6 @@ def test_the_first_useful_prompts_are_kept(useful: str, kept: list[int]) -> None
     assert first_useful(flags, 4).tolist() == kept
 
 
-def sample(number: int) -> Sample:
-    return Sample(
-        id=str(number),
-        study="",
-        patient=None,
-        source="",
-        task="",
-        images=(),
-        question="",
-        options=None,
-        answer="",
-        answer_text="",
-    )
-
-
 def draw(mesh: jax.sharding.Mesh, first: int) -> Group:
     """Everything of prompt p is made of its number, and of completion g of `number * SIZE + g`."""
     numbers = first + np.arange(PROMPTS)
@@ -57,7 +42,7 @@ def draw(mesh: jax.sharding.Mesh, first: int) -> Group:
             "patches": numbers.astype(np.float32),
         },
         completion=Completion(
-            samples=tuple(sample(row // SIZE) for row in rows),
+            samples=tuple(binary(row // SIZE, id=str(row // SIZE)) for row in rows),
             texts=tuple(map(str, rows)),
             tokens=wide.astype(np.int32),
             mask=np.arange(TOKENS) <= rows[:, None] % TOKENS,

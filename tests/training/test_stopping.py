@@ -1,13 +1,14 @@
 """Two processes stop after the same step, whichever is told to."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.processes import free_port
 
 PROGRAM = """
 import sys, time
@@ -26,15 +27,9 @@ print(step, why, flush=True)
 """
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
-
-
 @pytest.mark.parametrize("told", ["by a signal", "by its clock"])
 def test_processes_stop_after_the_same_step(told: str) -> None:
-    address = f"localhost:{free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     seconds = ("0", "0") if told == "by a signal" else ("0", "0.5")
     processes = [
         subprocess.Popen(

@@ -116,6 +116,8 @@ class Learner:
         processes drew."""
         key, size = jax.random.fold_in(jax.random.key(self.config.seed), self.step), self.engine.group_size
         draws = [self._roll_out(state, model, batch, key, 0)]
+        if not self.config.rollout.refills:  # nothing to ask the other processes
+            return draws[0], self.config.batch_size
         useful = self._informative(draws[0])
         while len(draws) <= self.config.rollout.refills and useful.sum() < self.config.batch_size:
             draws.append(self._roll_out(state, model, next(self.batches), key, len(draws)))
