@@ -54,6 +54,8 @@ def optimizer(**changes) -> ConfigDict:
             eps=1e-8,
             weight_decay=0.0,
             clip=1.0,
+            mu_dtype="float32",  # of the first moment; bfloat16 saves a quarter of the optimizer's memory
+            offload=False,  # moments wait in the host's memory from update to update
         ),
         changes,
     )

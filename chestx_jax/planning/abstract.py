@@ -18,7 +18,7 @@ from chestx_jax.parallel import batch_sharding, replicated, shardings
 from chestx_jax.storage import to_path
 from chestx_jax.training.optimizer import make_optimizer
 from chestx_jax.training.setup import ARCHS
-from chestx_jax.training.state import TrainState, optimizer_shardings, partition, split_model
+from chestx_jax.training.state import HOST, TrainState, optimizer_shardings, partition, split_model
 from chestx_jax.weights.model_files import read_config
 
 
@@ -37,6 +37,7 @@ class Program:
       mesh: of its arguments.
       parts: bytes of its arguments on one chip by what they are.
       resident: bytes that lie on the chip beside it and are none of its arguments.
+      offloaded: bytes of its arguments that lie in the host's memory, for one chip; it fetches and returns them.
       model_flops: operations that the mathematics asks for, all chips together.
       tokens: tokens that one run trains on, reads or draws.
       hbm_bytes: what a chip must at least read and write.
@@ -53,6 +54,7 @@ class Program:
     hbm_bytes: int
     runs: int
     resident: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    offloaded: int = 0
 
 
 def model_sizes(config: ConfigDict) -> Qwen2VLConfig:
@@ -110,13 +112,14 @@ def abstract_state(
     graphdef, params = split_model(model)
     tx = make_optimizer(config.optimizer, updates, config.guard.spike)
     trainable, frozen = partition(params, learns)
-    opt_state = placed(jax.eval_shape(tx.init, trainable), optimizer_shardings(tx, trainable, mesh))
+    places = optimizer_shardings(tx, trainable, mesh, offload=config.optimizer.offload)
+    opt_state = placed(jax.eval_shape(tx.init, trainable), places)
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
     return graphdef, tx, TrainState(step, trainable, frozen, opt_state)
 
 
 def state_parts(state: TrainState) -> dict[str, int]:
-    """Bytes on one chip."""
+    """Bytes on one chip; what lies in its host's memory is not there."""
     return {
         "parameters": chip_bytes((state.trainable, state.frozen)),
         "optimizer": chip_bytes((state.opt_state, state.step)),
@@ -139,7 +142,7 @@ def training_program(
     """The program of the jitted `step(state, *batch)`. A chip must at least read all parameters and the batch, write
     what learns, and read and write its optimizer state."""
     parts = {**state_parts(state), "batch": chip_bytes(batch)}
-    learns = chip_bytes(state.trainable)
+    learns, offloaded = chip_bytes(state.trainable), offloaded_bytes(state.opt_state)
     return Program(
         name=f"{name} {bucket}",
         bucket=bucket,
@@ -149,8 +152,9 @@ def training_program(
         resident=resident or {},
         model_flops=model_flops,
         tokens=tokens,
-        hbm_bytes=parts["parameters"] + learns + 2 * parts["optimizer"] + parts["batch"],
+        hbm_bytes=parts["parameters"] + learns + 2 * (parts["optimizer"] + offloaded) + parts["batch"],
         runs=runs,
+        offloaded=offloaded,
     )
 
 
@@ -184,11 +188,17 @@ def in_words(tokens: int, patches: int) -> str:
 
 
 def chip_bytes(tree: Any) -> int:
-    """Bytes of a tree of placed shapes on one chip."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
+    """Bytes of a tree of placed shapes on one chip, without those that lie in its host's memory."""
+    return sum(_share(leaf) for leaf in jax.tree.leaves(tree) if leaf.sharding.memory_kind != HOST)
+
+
+def offloaded_bytes(tree: Any) -> int:
+    """Bytes of a tree of placed shapes that lie in the host's memory, for one chip."""
+    return sum(_share(leaf) for leaf in jax.tree.leaves(tree) if leaf.sharding.memory_kind == HOST)
+
+
+def _share(leaf: Any) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
 def placed(tree: Any, places: Any) -> Any:

@@ -34,6 +34,7 @@ class Facts:
       memory: None when it does not fit.
       parts: bytes of the arguments on a chip by what they are.
       resident: bytes that a run keeps on the chip beside the program.
+      offloaded: bytes of the arguments that lie in the host's memory, for one chip.
       traffic: collective kind -> {"times", "result_bytes", "wire_bytes", "dcn_bytes"} (planning/work.py).
       opaque: kernels whose operations are not counted -> how often they run.
       hbm_bytes: what a chip must at least read and write.
@@ -49,6 +50,7 @@ class Facts:
     memory: Memory | None
     parts: Mapping[str, int]
     resident: Mapping[str, int]
+    offloaded: int
     model_flops: float
     compiled_flops: int
     traffic: Mapping[str, Mapping[str, int]]

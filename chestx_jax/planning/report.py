@@ -12,7 +12,8 @@ opaque count nothing. Model operations are the textbook's (models/qwen2_vl/flops
 at least receive; result bytes what it holds afterwards (a reduce-scatter receives much and keeps little).
 Every time is a lower bound: one resource at its published peak, nothing else waiting. Tokens a second are therefore
 at most, chip-hours at least. Not known without the machine: how well communication hides behind arithmetic, the share
-of peak that real tiles reach, elementwise work, the host and its data, compile time on the pod, restarts."""
+of peak that real tiles reach, elementwise work, the way to the host's memory and back (offload), the host and its data,
+compile time on the pod, restarts."""
 
 
 def markdown(facts: Sequence[Facts], topology: Topology) -> str:
@@ -58,6 +59,8 @@ def _section(facts: Facts, topology: Topology) -> str:
 def rows(facts: Facts, topology: Topology) -> list[tuple[str, str]]:
     """(what, value) of one program."""
     found = [(f"arguments: {name}", _gib(size)) for name, size in facts.parts.items()]
+    if facts.offloaded:
+        found.append(("in the host's memory, fetched and returned by every run", _gib(facts.offloaded)))
     if facts.memory:
         memory = facts.memory
         found += [

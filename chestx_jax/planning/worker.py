@@ -47,6 +47,7 @@ def measure(program: Program, topology: Topology) -> Facts:
         memory=memory,
         parts=dict(program.parts),
         resident=dict(program.resident),
+        offloaded=program.offloaded,
         model_flops=program.model_flops,
         compiled_flops=matmul_flops(module) if module else 0,
         traffic=summed(collectives(module, topology.chips // topology.slices)) if module else {},

@@ -1,5 +1,6 @@
 """Updates that must not be made are skipped on the device, so the host need not look before the next step."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -58,8 +59,12 @@ def guarded(inner: optax.GradientTransformation, spike: float) -> optax.Gradient
 def advance(
     state: TrainState, tx: optax.GradientTransformation, schedule: optax.Schedule, gradients: Any
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update, and what there is to tell about it. `tx` is guarded (`make_optimizer`)."""
-    updates, opt_state = tx.update(gradients, state.opt_state, state.trainable)
+    """One update, and what there is to tell about it. `tx` is guarded (`make_optimizer`).
+
+    Moments that lie in the host's memory are fetched for the update, all at once, when gradients and activations no
+    longer need the room together, and go back there."""
+    fetched = jax.tree.map(partial(_move, space=jax.memory.Space.Device), state.opt_state)
+    updates, opt_state = tx.update(gradients, fetched, state.trainable)
     metrics = {
         "grad_norm": optax.tree.norm(gradients),
         "learning_rate": schedule(state.step),
@@ -67,4 +72,9 @@ def advance(
         "skipped_in_row": opt_state.in_row,
     }
     trainable = optax.apply_updates(state.trainable, updates)
-    return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
+    kept = jax.tree.map(lambda new, old: _move(new, jax.typeof(old).memory_space), opt_state, state.opt_state)
+    return TrainState(state.step + 1, trainable, state.frozen, kept), metrics
+
+
+def _move(leaf: Array, space: Any) -> Array:
+    return leaf if jax.typeof(leaf).memory_space == space else jax.device_put(leaf, space)

@@ -37,10 +37,18 @@ def make_optimizer(config: ConfigDict, steps: int, spike: float = 0.0) -> optax.
     not be made is skipped (`guard.guarded`).
 
     Args:
-      config: the learning-rate fields above, `b1`, `b2`, `eps`, `weight_decay`, `clip` (global norm).
+      config: the learning-rate fields above, `b1`, `b2`, `eps`, `weight_decay`, `clip` (global norm), `mu_dtype` (of
+        the first moment; the second is always as precise as the parameters).
       steps: optimizer steps of the whole run.
       spike: see `guard.guarded`.
+
+    Raises:
+      ValueError: on an unknown schedule, or a `mu_dtype` that is not for moments.
     """
+    if config.mu_dtype not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"config.optimizer.mu_dtype is {config.mu_dtype!r}; it can be 'float32' or 'bfloat16'"
+        )
     adamw = optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
@@ -48,6 +56,7 @@ def make_optimizer(config: ConfigDict, steps: int, spike: float = 0.0) -> optax.
             b1=config.b1,
             b2=config.b2,
             eps=config.eps,
+            mu_dtype=config.mu_dtype,
             weight_decay=config.weight_decay,
             mask=decay_mask,
         ),

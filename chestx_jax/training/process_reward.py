@@ -169,7 +169,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         sizes = model.config
         del model
         tx = make_optimizer(config.optimizer, config.steps, config.guard.spike)
-        state = init_state(params, tx, learns(config), mesh)
+        state = init_state(params, tx, learns(config), mesh, offload=config.optimizer.offload)
         state, start = saver.resume(state, batches)
         step = make_step(
             partial(step_sums, graphdef),

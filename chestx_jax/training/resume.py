@@ -26,6 +26,7 @@ FREE_FIELDS = (
 def identity(config: ConfigDict) -> dict[str, Any]:
     """The part of a config that makes two runs the same run."""
     found = {key: value for key, value in config.to_dict().items() if key not in FREE_FIELDS}
+    del found["optimizer"]["offload"]  # where moments lie, not what they are
     if "rollout" in found:
         del found["rollout"]["tensor"]  # a mesh, as `mesh` is
     return found

@@ -128,7 +128,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         del model
         tx = make_optimizer(config.optimizer, config.steps, config.guard.spike)
         learns = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
-        state = init_state(params, tx, learns, mesh)
+        state = init_state(params, tx, learns, mesh, offload=config.optimizer.offload)
         state, start = saver.resume(state, batches)
         step = make_train_step(
             graphdef,

@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 
 from chestx_jax.parallel import replicated
 
+HOST = "pinned_host"  # the memory kind that a device can copy from by itself
 Params = dict[str, Any]  # nested, leaves are arrays
 
 
@@ -73,28 +74,42 @@ def trainable_paths(freeze: str, lora: bool) -> Callable[[str], bool]:
 
 
 def init_state(
-    params: Params, tx: optax.GradientTransformation, learns: Callable[[str], bool], mesh: Mesh
+    params: Params,
+    tx: optax.GradientTransformation,
+    learns: Callable[[str], bool],
+    mesh: Mesh,
+    *,
+    offload: bool = False,
 ) -> TrainState:
     """A fresh state; optimizer moments lie on the mesh as the parameters they belong to, counters everywhere.
 
+    Args:
+      offload: moments lie in the memory of the hosts that their devices belong to (`guard.advance` fetches them).
+
     Raises:
-      TrainingError: when nothing is left to train.
+      TrainingError: when nothing is left to train, or `offload` is not for these devices.
     """
+    if offload and HOST not in {memory.kind for memory in mesh.local_devices[0].addressable_memories()}:
+        raise TrainingError(f"config.optimizer.offload: {mesh.local_devices[0]} has no memory {HOST!r}")
     trainable, frozen = partition(params, learns)
     if not trainable:
         raise TrainingError(
             "config.model.freeze matches every parameter that could learn; nothing is left to train"
         )
     step = jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh))
-    opt_state = jax.jit(tx.init, out_shardings=optimizer_shardings(tx, trainable, mesh))(trainable)
+    places = optimizer_shardings(tx, trainable, mesh, offload=offload)
+    opt_state = jax.jit(tx.init, out_shardings=places)(trainable)
     return TrainState(step=step, trainable=trainable, frozen=frozen, opt_state=opt_state)
 
 
-def optimizer_shardings(tx: optax.GradientTransformation, trainable: Params, mesh: Mesh) -> Any:
-    """The sharding of each optimizer leaf: its parameter's, or replicated for counters."""
+def optimizer_shardings(
+    tx: optax.GradientTransformation, trainable: Params, mesh: Mesh, *, offload: bool
+) -> Any:
+    """The sharding of each optimizer leaf: its parameter's (in the host's memory when `offload`), or replicated for
+    counters."""
     return optax.tree_map_params(
         tx,
-        lambda _, param: param.sharding,
+        lambda _, param: param.sharding.with_memory_kind(HOST) if offload else param.sharding,
         jax.eval_shape(tx.init, trainable),
         trainable,
         transform_non_params=lambda _: replicated(mesh),

@@ -32,6 +32,7 @@ def some_facts(temporaries: int = GIB, compiled_flops: int = 197 * 10**12, **cha
         memory=Memory(arguments=2 * GIB, outputs=2 * GIB, temporaries=temporaries, aliased=2 * GIB, code=0),
         parts={"parameters": GIB, "optimizer": GIB},
         resident={},
+        offloaded=0,
         model_flops=64 * 180e12,
         compiled_flops=compiled_flops,
         traffic={

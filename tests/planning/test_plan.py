@@ -45,6 +45,15 @@ def test_two_layers_at_7b_width_on_four_chips(two_layers: ConfigDict, tmp_path: 
 
 
 @needs_libtpu
+def test_moments_in_the_hosts_memory_are_none_of_the_chips_arguments(two_layers: ConfigDict) -> None:
+    two_layers.optimizer.offload = True
+    one = compile_program("sft", two_layers, V5E, tokens=512, patches=256)
+    assert one.offloaded == 2 * one.parts["parameters"] and one.parts["optimizer"] < 1000
+    assert one.memory is not None
+    assert one.memory.arguments < 1.05 * sum(one.parts.values())
+
+
+@needs_libtpu
 def test_long_sequences_compile_with_splash(two_layers: ConfigDict) -> None:
     """One sequence of 4,096 tokens a chip: forward, and both halves of the backward pass, in every layer."""
     two_layers.model.attention = "splash"

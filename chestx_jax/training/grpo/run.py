@@ -80,7 +80,7 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
         updates = config.steps * settings.updates
         tx = make_optimizer(config.optimizer, updates, config.guard.spike)
         learns = trainable_paths(config.model.freeze, lora=bool(lora.rank))
-        fresh = init_state(params, tx, learns, mesh)
+        fresh = init_state(params, tx, learns, mesh, offload=config.optimizer.offload)
         reference = jax.tree.map(jnp.copy, fresh.trainable) if settings.objective.kl_weight else None
         state, start = saver.resume(fresh, batches)
         learner = Learner(
