@@ -38,7 +38,6 @@ def get_config(variant: str) -> ConfigDict:
         )
     )
     if variant == "tiny":
-        config.judge.steps = 300
         config.grpo.update(save_every=20, eval_every=40, table_every=40)
     else:
         config.max_new_tokens = 2048

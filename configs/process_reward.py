@@ -7,13 +7,12 @@
 
 Variants: `tiny` (phantoms, after `configs/sft.py:tiny`), `openi` (real X-rays and questions, a small model),
 `qwen2_vl_2b` and `qwen2_vl_7b`. `model.pretrained` takes a Hugging Face directory or the workdir of a run. Adapters
-and head learn by default; `--config.model.lora.rank=0` trains the whole model.
+and head learn by default, in `tiny` the whole model (`--config.model.lora.rank=0`).
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.sft import TINY_MIXTURE
 
 VARIANTS = ("tiny", "openi", "qwen2_vl_2b", "qwen2_vl_7b")
 
@@ -51,15 +50,20 @@ def get_config(variant: str) -> ConfigDict:
 
 def _tiny(config: ConfigDict) -> None:
     config.model.update(remat="most")
+    config.model.lora.rank = 0  # so small a model must learn to see more, which adapters do not let it
     config.data.update(
-        phantom_studies=3000,
+        phantom_studies=8000,
         image_size=112,
-        train=tuple((f"{task}/train.jsonl", "reason", weight) for task, weight in TINY_MIXTURE),
+        train=tuple((f"{task}/train.jsonl", "reason", weight) for task, weight in JUDGED_MIXTURE),
         validation=(("multiple/validation.jsonl", "reason"), ("temporal/validation.jsonl", "reason")),
         buckets=((192, 64), (320, 128)),
     )
-    config.optimizer.update(peak=2e-3, warmup=0.05, final=0.05, b2=0.98)
-    config.update(steps=600, batch_size=32, max_steps=16, save_every=50, eval_every=100)
+    config.optimizer.update(peak=1e-3, warmup=0.05, final=0.05, b2=0.98)
+    config.update(steps=1000, batch_size=32, max_steps=16, save_every=200, eval_every=200)
+
+
+# more of the two images that changes are judged by than the policy sees
+JUDGED_MIXTURE = (("binary", 0.45), ("single", 0.1), ("multiple", 0.1), ("anomaly", 0.1), ("temporal", 0.25))
 
 
 def _openi(config: ConfigDict) -> None:

@@ -110,6 +110,7 @@ def test_simulated_devices_need_no_libtpu(tmp_path: Path) -> None:
 def test_the_process_reward_model_trains_and_judges() -> None:
     config = process_reward.get_config("tiny")
     config.model.arch = "tiny"
+    config.model.lora.rank = 16
     config.data.buckets = ((64, 16),)
     config.update(batch_size=16)
     training, verdicts = plan.plan(config, parse_topology("cpu:8", 1), recipe_programs(config))
