@@ -38,7 +38,8 @@ def get_config(variant: str) -> ConfigDict:
         )
     )
     if variant == "tiny":
-        config.grpo.update(save_every=20, eval_every=40, table_every=40)
+        config.grpo.optimizer.update(schedule="cosine", warmup=0.05, final=0.1)
+        config.grpo.update(steps=60, save_every=20, eval_every=60, table_every=60)
     else:
         config.max_new_tokens = 2048
     return config
