@@ -44,6 +44,7 @@ OPTIMIZER = ConfigDict(
         eps=1e-8,
         weight_decay=0.0,
         clip=1.0,
+        mu_dtype="float32",
     )
 )
 LOSS_CHUNK = 32  # as in the recipes for a laptop
