@@ -2,8 +2,8 @@
 
     python -m launch.ablation --config=configs/ablation.py:tiny --workdir=runs/ablation
 
-Variants: `tiny` (phantoms, a laptop: by estimate two hours on two idle cores), `qwen2_vl_7b` (the paper's settings;
-needs --config.sft.model.pretrained=DIR and --config.sft.data.bench=DIR).
+Variants: `tiny` (phantoms, a laptop: an hour on two busy cores, once the start is fine-tuned and the judge trained),
+`qwen2_vl_7b` (the paper's settings; needs --config.sft.model.pretrained=DIR and --config.sft.data.bench=DIR).
 """
 
 from ml_collections import ConfigDict
