@@ -54,8 +54,8 @@ def continuation_hidden(
         own, _ = layer(own, own_rotary, own_mask, ((k, v, real[:, None]),))
         return (prompt, own), None
 
-    # The state after the last token is dropped; `new` rows are made, since compilers take a round number better than one
-    # less (XLA for TPU: 167 CPU seconds instead of 271).
+    # The state after the last token is dropped; `new` rows are made, since compilers take a round number better than
+    # one less (XLA for TPU: 167 CPU seconds instead of 271).
     start_states = model.embed_batch(prompts), constrain_batch(text.embed(jnp.where(mask, tokens, 0)))
     (prompt, own), _ = scan_layers(step, start_states, text.layers, text.remat)
     last = jnp.max(jnp.where(real, jnp.arange(segments.shape[1]), 0), axis=1)
