@@ -130,7 +130,7 @@ def grpo(job: Job, directory: Path) -> Measured:
             graphdef, tx, schedule, objective, sampling, accumulation=1, chunk=LOSS_CHUNK, on_policy=True
         )
         learner = Learner(
-            config=_learner_config(),
+            config=_learner_config(job.batch),
             settings=Settings(objective, engine.sampling, RewardMixture.from_config(REWARDS), updates=1),
             graphdef=graphdef,
             engine=engine,
@@ -171,10 +171,11 @@ def text_rewards(prompts: list[str], completions: list[str], **columns: Any) -> 
     return text_reward(completions)
 
 
-def _learner_config() -> ConfigDict:
+def _learner_config(prompts: int) -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,
+            batch_size=prompts,
             epochs=1,
             minibatches=1,
             table_every=STEPS + 1,

@@ -121,3 +121,9 @@ def test_the_whole_on_a_toy(tmp_path: Path) -> None:
     assert "toy generate, 2 x 48 + 4" in (out / "bench.md").read_text()
     if TRANSFORMERS in rows:
         assert rows[TRANSFORMERS]["theirs_over_ours"] > 0
+
+
+def test_a_grpo_step_of_ours_runs(tmp_path: Path) -> None:
+    plan = [job for job in jobs.plan(["toy"], ["grpo"], 1, []) if job.measure == "grpo"]
+    (found,) = run.run(plan, tmp_path, {}).values()
+    assert found.work > 0 and found.facts["mean_length"] == plan[0].new_tokens
