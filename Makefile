@@ -37,13 +37,13 @@ PLAN := $(BIN)/python -m launch.plan
 BUCKET := --config.data.buckets='((1024,1024),)'
 
 plan: .venv/plan.done      ## what the 7B model needs on three kinds of TPU pod (some hours on two cores, no TPU)
-	for topology in v5e:8x8 v6e:8x8 v5p:4x4x4; do \
-		$(PLAN) --config=configs/sft.py:qwen2_vl_7b --config.batch_size=256 $(BUCKET) \
-			--topology=$$topology --out=plans/$$topology/sft || exit 1; \
-		$(PLAN) --config=configs/grpo.py:qwen2_vl_7b --topology=$$topology --out=plans/$$topology/grpo || exit 1; \
+	failed=0; for topology in v5e:8x8 v6e:8x8 v5p:4x4x4; do \
+		$(PLAN) --config=configs/sft.py:qwen2_vl_7b --config.batch_size=256 --config.accumulation=2 $(BUCKET) \
+			--topology=$$topology --out=plans/$$topology/sft || failed=1; \
+		$(PLAN) --config=configs/grpo.py:qwen2_vl_7b --topology=$$topology --out=plans/$$topology/grpo || failed=1; \
 		$(PLAN) --config=configs/process_reward.py:qwen2_vl_7b $(BUCKET) \
-			--topology=$$topology --out=plans/$$topology/process_reward || exit 1; \
-	done
+			--topology=$$topology --out=plans/$$topology/process_reward || failed=1; \
+	done; exit $$failed  # 1: something does not fit, see its table
 
 clean:
 	rm -rf .venv .venv-beam demo
