@@ -58,13 +58,24 @@ def connect(address: Address | None, *, start_within: int, lost_after: int) -> "
       start_within: seconds in which all processes must have come.
       lost_after: seconds of silence after which a process counts as lost, and all stop.
 
+    Where the others do not come in time, the process ends with a message and exit code 1: nothing can be raised, for
+    JAX does not return from its waiting.
+
     Raises:
-      ClusterError: the others did not come in time, or cannot be found.
+      ClusterError: the others cannot be found.
     """
     found = environment(os.environ)
     if address is None and not found:
         return None
     given = {} if address is None else vars(address)
+    how = f"by {found}" if address is None else f"at {address.coordinator}, as process {address.process_id}"
+    missed = (
+        f"the processes of this run did not find each other {how} within {start_within} s (--start_within)"
+    )
+    # JAX aborts where its own time to wait is over, with a page of C++: this ends before it.
+    patience = threading.Timer(start_within, _give_up, [missed])
+    patience.daemon = True
+    patience.start()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
@@ -72,19 +83,15 @@ def connect(address: Address | None, *, start_within: int, lost_after: int) -> "
             given.get("process_count"),
             given.get("process_id"),
             cluster_detection_method="deactivate" if given else None,
-            initialization_timeout=start_within,
+            initialization_timeout=2 * start_within + 60,
             # what JAX does by itself where a process falls silent is to abort; the watch is there before it
             heartbeat_timeout_seconds=2 * lost_after,
             shutdown_timeout_seconds=2 * lost_after,
         )
     except (RuntimeError, ValueError) as error:
-        how = (
-            f"by {found}" if address is None else f"at {address.coordinator}, as process {address.process_id}"
-        )
-        raise ClusterError(
-            f"the processes of this run did not find each other {how} within {start_within} s "
-            f"(--start_within): {error}"
-        ) from error
+        raise ClusterError(f"{missed}: {error}") from error
+    finally:
+        patience.cancel()
     if jax.process_count() == 1:
         return None
     log.info("process %d of %d, %d devices", jax.process_index(), jax.process_count(), jax.device_count())
@@ -167,6 +174,11 @@ class Watch:
         advice = "; start all processes again to resume" if code == EXIT_LOST else ""
         print(f"error: process {self._index} stops: {message}{advice}", file=sys.stderr)
         _exit(code)
+
+
+def _give_up(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    _exit(1)
 
 
 def _first_line(error: Exception) -> str:

@@ -74,6 +74,7 @@ def sft(bench: Path, workdir: Path, **changes: object) -> list[str]:
         "steps": 12,
         "save_every": 2,
         "eval_every": 6,
+        "optimizer.peak": 5e-4,  # at the recipe's rate, differences in last bits grow beyond 1e-5 within six steps
         **changes,
     }
     return flags_of("sft", workdir, config)
@@ -262,7 +263,7 @@ def test_a_process_with_another_config_is_named(bench: Path, tmp_path: Path) -> 
     )
     for code, output in ended:
         assert code == 1 and "Traceback" not in output, output
-        assert "process 1 has config.optimizer.peak 0.5, process 0 has 0.002" in output
+        assert "process 1 has config.optimizer.peak 0.5, process 0 has 0.0005" in output
     assert not (tmp_path / "run").exists()
 
 
