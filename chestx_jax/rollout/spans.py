@@ -65,12 +65,15 @@ class TokenSpans:
             raise ValueError(
                 f"spans {list(spans)}: out of order, or outside a text of {len(places) - 1} characters"
             )
-        starts, ends = places[bounds[:, 0]], places[bounds[:, 1]]
+        filled = np.flatnonzero(bounds[:, 0] < bounds[:, 1])  # an empty span has no byte
+        starts, ends = places[bounds[filled, 0]], places[bounds[filled, 1]]
         token_ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
         token_starts = token_ends - [len(piece) for piece in pieces]
         first = np.searchsorted(ends, token_starts, side="right")  # the first span that ends behind its start
         inside = np.append(starts, np.iinfo(np.int64).max)[first] < token_ends
-        return np.where(inside & (token_ends > token_starts), first, -1).astype(np.int32)
+        return np.where(inside & (token_ends > token_starts), np.append(filled, -1)[first], -1).astype(
+            np.int32
+        )
 
 
 def _byte_alphabet() -> dict[str, int]:

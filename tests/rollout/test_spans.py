@@ -48,6 +48,12 @@ def test_the_steps_of_a_completion(tokenizer: Tokenizer, spans: TokenSpans) -> N
     assert got[-1] == -1 and got[0] == -1
 
 
+def test_an_empty_span_has_no_token(tokenizer: Tokenizer, spans: TokenSpans) -> None:
+    tokens = tokenizer.encode("0er", add_special_tokens=False).ids
+    assert spans.token_steps(tokens, [(2, 2)]).tolist() == [-1, -1]
+    assert spans.token_steps(tokens, [(2, 2), (2, 3)]).tolist() == [-1, 1]
+
+
 @given(st.text(max_size=30), st.data())
 def test_any_text_and_spans(tokenizer: Tokenizer, spans: TokenSpans, text: str, data: st.DataObject) -> None:
     tokens = tokenizer.encode(text, add_special_tokens=False).ids
