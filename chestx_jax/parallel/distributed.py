@@ -73,7 +73,7 @@ def connect(address: Address | None, *, start_within: int, lost_after: int) -> "
         f"the processes of this run did not find each other {how} within {start_within} s (--start_within)"
     )
     # JAX aborts where its own time to wait is over, with a page of C++: this ends before it.
-    patience = threading.Timer(start_within, _give_up, [missed])
+    patience = threading.Timer(start_within, _end, [missed, 1])
     patience.daemon = True
     patience.start()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -172,13 +172,12 @@ class Watch:
         if self._closed.is_set():
             return
         advice = "; start all processes again to resume" if code == EXIT_LOST else ""
-        print(f"error: process {self._index} stops: {message}{advice}", file=sys.stderr)
-        _exit(code)
+        _end(f"process {self._index} stops: {message}{advice}", code)
 
 
-def _give_up(message: str) -> None:
+def _end(message: str, code: int) -> None:
     print(f"error: {message}", file=sys.stderr)
-    _exit(1)
+    _exit(code)
 
 
 def _first_line(error: Exception) -> str:

@@ -71,9 +71,8 @@ class TokenSpans:
         token_starts = token_ends - [len(piece) for piece in pieces]
         first = np.searchsorted(ends, token_starts, side="right")  # the first span that ends behind its start
         inside = np.append(starts, np.iinfo(np.int64).max)[first] < token_ends
-        return np.where(inside & (token_ends > token_starts), np.append(filled, -1)[first], -1).astype(
-            np.int32
-        )
+        step = np.append(filled, -1)[first]
+        return np.where(inside & (token_ends > token_starts), step, -1).astype(np.int32)
 
 
 def _byte_alphabet() -> dict[str, int]:

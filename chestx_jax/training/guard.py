@@ -61,8 +61,8 @@ def advance(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One update, and what there is to tell about it. `tx` is guarded (`make_optimizer`).
 
-    Moments that lie in the host's memory are fetched for the update, all at once, when gradients and activations no
-    longer need the room together, and go back there."""
+    Moments that lie in the host's memory (`init_state`) are fetched for the update, all at once, and go back there.
+    """
     fetched = jax.tree.map(partial(_move, space=jax.memory.Space.Device), state.opt_state)
     updates, opt_state = tx.update(gradients, fetched, state.trainable)
     metrics = {

@@ -269,5 +269,5 @@ def test_a_process_with_another_config_is_named(bench: Path, tmp_path: Path) -> 
 
 def test_a_process_that_does_not_come_is_missed(bench: Path, tmp_path: Path) -> None:
     flags = [*sft(bench, tmp_path / "run"), "--process_count=2", "--process_id=0", "--start_within=5"]
-    ((code, output),) = finish([start("sft", *flags, "--coordinator=127.0.0.1:47653")])
+    ((code, output),) = finish([start("sft", *flags, f"--coordinator=127.0.0.1:{free_port()}")])
     assert code != 0 and "did not find each other" in output and "within 5 s" in output, output
