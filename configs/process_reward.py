@@ -2,12 +2,15 @@
 
     python -m launch.process_reward --config=configs/process_reward.py:tiny --workdir=runs/judge \\
         --config.model.pretrained=runs/tiny --config.data.bench=runs/tiny/bench
+    python -m launch.process_reward --config=configs/process_reward.py:openi --workdir=runs/judge_openi \\
+        --config.model.pretrained=demo_openi/sft --config.data.bench=demo_openi/bench
     python -m launch.process_reward --config=configs/process_reward.py:qwen2_vl_7b --workdir=runs/judge7b \\
         --config.model.pretrained=runs/sft7b --config.data.bench=DIR
 
-Variants: `tiny` (phantoms, after `configs/sft.py:tiny`), `openi` (real X-rays and questions, a small model),
-`qwen2_vl_2b` and `qwen2_vl_7b`. `model.pretrained` takes a Hugging Face directory or the workdir of a run. Adapters
-and head learn by default, in `tiny` the whole model (`--config.model.lora.rank=0`).
+Variants: `tiny` (phantoms, after `configs/sft.py:tiny`), `openi` (real X-rays and reports, after
+`launch.demo --source=openi`), `qwen2_vl_2b` and `qwen2_vl_7b`. `model.pretrained` takes a Hugging Face directory or
+the workdir of a run. Adapters and head learn by default, in the small ones the whole model
+(`--config.model.lora.rank=0`).
 """
 
 from ml_collections import ConfigDict
@@ -67,14 +70,24 @@ JUDGED_MIXTURE = (("binary", 0.45), ("single", 0.1), ("multiple", 0.1), ("anomal
 
 
 def _openi(config: ConfigDict) -> None:
+    config.model.update(remat="most")
+    config.model.lora.rank = 0
     config.data.update(
         image_size=112,
-        train=(("openi_samples.jsonl", "reason", 1.0),),
-        validation=(("openi_samples.jsonl", "reason"),),
-        buckets=((768, 192), (1280, 192)),
+        train=tuple((f"{task}/train.jsonl", "reason", weight) for task, weight in OPENI_MIXTURE),
+        validation=tuple((f"{task}/validation.jsonl", "reason") for task, _ in OPENI_MIXTURE),
+        buckets=((320, 128), (704, 320)),
     )
-    config.optimizer.update(peak=1e-3, warmup=0.05, b2=0.98)
-    config.update(steps=200, batch_size=8, max_steps=64, save_every=50, eval_every=100)
+    config.optimizer.update(peak=1e-3, warmup=0.05, final=0.05, b2=0.98)
+    config.update(steps=400, batch_size=32, max_steps=16, save_every=100, eval_every=100)
+
+
+OPENI_MIXTURE = (
+    ("binary", 0.45),
+    ("single", 0.2),
+    ("multiple", 0.1),
+    ("anomaly", 0.25),
+)  # about as many as it has
 
 
 def _paper(config: ConfigDict) -> None:

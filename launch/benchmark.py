@@ -1,11 +1,11 @@
-"""What training, generation and GRPO steps cost on this machine, beside transformers (and TRL, where it is there).
+"""What training, generation and GRPO steps cost on this machine, beside transformers, TRL and Tunix.
 
     python -m launch.benchmark --sizes=S,M --out=DIR
     python -m launch.benchmark --sizes=S --only=train,generate --out=DIR
 
 Writes under --out: bench.json, bench.md, growth.png; jobs/ with what is measured already (the same line goes on where
-it was stopped; another directory measures anew) and models/. One thread, float32. Comparing needs the parity extra;
-benchmarks/other_environments.sh makes TRL's environment.
+it was stopped; another directory measures anew) and models/. One thread, float32. Whoever is not installed is left
+out: transformers comes with the parity extra, benchmarks/other_environments.sh installs TRL and Tunix.
 """
 
 import json

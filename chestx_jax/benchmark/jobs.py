@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 MEASURES = ("train", "generate", "grpo", "start", "memory", "growth")
-OURS, TRANSFORMERS, TRL = "chestx_jax", "transformers", "trl"
+OURS, TRANSFORMERS, TRL, TUNIX = "chestx_jax", "transformers", "trl", "tunix"
 MODEL, SAMPLES = (
     "model",
     "samples.jsonl",
@@ -88,7 +88,7 @@ def plan(sizes: Sequence[str], only: Sequence[str], repeats: int, others: Sequen
     """All jobs, ours and the others' of the same thing side by side.
 
     Args:
-      others: of TRANSFORMERS and TRL, those that are installed.
+      others: of TRANSFORMERS, TRL and TUNIX, those that are installed.
 
     Raises:
       PlanError: an unknown size or measure.
@@ -99,11 +99,11 @@ def plan(sizes: Sequence[str], only: Sequence[str], repeats: int, others: Sequen
     jobs = [Job("peak", OURS, sizes[0], repeats=repeats)]
     for size in sizes:
         if {"train", "memory"} & set(only):
-            jobs += [train_job(size, who, repeats) for who in (OURS, *_with(TRANSFORMERS, others))]
+            jobs += [train_job(size, who, repeats) for who in (OURS, *_who((TRANSFORMERS,), others))]
         if "generate" in only:
             jobs += _generate_jobs(size, repeats, others)
         if "grpo" in only:
-            jobs += [grpo_job(size, who, repeats) for who in (OURS, *_with(TRL, others))]
+            jobs += [grpo_job(size, who, repeats) for who in (OURS, *_who((TRL, TUNIX), others))]
     if "start" in only:
         jobs.append(dataclasses.replace(train_job(sizes[0], OURS, repeats), measure="start"))
     if "growth" in only:
@@ -111,8 +111,8 @@ def plan(sizes: Sequence[str], only: Sequence[str], repeats: int, others: Sequen
     return list(dict.fromkeys(jobs))
 
 
-def _with(who: str, others: Sequence[str]) -> Iterator[str]:
-    return (other for other in others if other == who)
+def _who(can: Sequence[str], others: Sequence[str]) -> Iterator[str]:
+    return (who for who in can if who in others)
 
 
 def _generate_jobs(size: str, repeats: int, others: Sequence[str]) -> list[Job]:
@@ -120,7 +120,7 @@ def _generate_jobs(size: str, repeats: int, others: Sequence[str]) -> list[Job]:
     return [
         Job("generate", who, size, batch, load.prompt_tokens, 1, load.new_tokens, 1, repeats)
         for batch in load.generate_batches
-        for who in (OURS, *_with(TRANSFORMERS, others))
+        for who in (OURS, *_who((TRANSFORMERS, TUNIX), others))
     ]
 
 

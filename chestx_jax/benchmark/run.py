@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chestx_jax.benchmark.clock import Measured
-from chestx_jax.benchmark.jobs import OURS, SAMPLES, TRANSFORMERS, TRL, Job
+from chestx_jax.benchmark.jobs import OURS, SAMPLES, TRANSFORMERS, TRL, TUNIX, Job
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKERS = {TRL: "chestx_jax.benchmark.trl_worker"}
+WORKERS = {TRL: "chestx_jax.benchmark.trl_worker", TUNIX: "chestx_jax.benchmark.tunix_worker"}
 ALIKE = {  # what both sides run under: one thread, large pages for what is allocated anew in every step
     "NPROC": "1",  # the size of XLA's pool of threads
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
@@ -86,9 +86,10 @@ def installed(environments: Path) -> dict[str, Path]:
     found = {}
     if importlib.util.find_spec("torch"):
         found[TRANSFORMERS] = Path(sys.executable)
-    python = environments / TRL / "bin" / "python"
-    if python.exists():
-        found[TRL] = python.absolute()
+    for who in WORKERS:
+        python = environments / who / "bin" / "python"
+        if python.exists():
+            found[who] = python.absolute()
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from chestx_jax.benchmark import growth, jobs, report, run
 from chestx_jax.benchmark.clock import WARM_UP, Measured, repeat
-from chestx_jax.benchmark.jobs import OURS, TRANSFORMERS, TRL, Job
+from chestx_jax.benchmark.jobs import OURS, TRANSFORMERS, TRL, TUNIX, Job
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS_TRAIN, THEIRS_TRAIN = (jobs.train_job("S", who, 5) for who in (OURS, TRANSFORMERS))
@@ -29,6 +29,23 @@ def test_ours_and_theirs_do_the_same_and_stand_side_by_side() -> None:
     assert things[::2] == things[1::2] and [job.who for job in plan[1::2]] == [OURS] * 8
     assert [job.batch for job in plan if job.measure == "generate" and job.who == OURS] == [8, 32] * 2
     assert {job.who for job in plan if job.measure == "grpo"} == {OURS, TRL}
+
+
+def test_tunix_which_does_not_train_alike_generates_and_reinforces() -> None:
+    plan = jobs.plan(["S"], ["train", "generate", "grpo"], 5, [TUNIX])
+    assert [(job.measure, job.batch) for job in plan if job.who == TUNIX] == [
+        ("generate", 8),
+        ("generate", 32),
+        ("grpo", 4),
+    ]
+
+
+def test_who_is_installed_has_an_environment(tmp_path: Path) -> None:
+    python = tmp_path / TUNIX / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    assert TUNIX not in run.installed(tmp_path)
+    python.touch()
+    assert run.installed(tmp_path)[TUNIX] == python
 
 
 def test_nothing_is_compared_with_what_is_not_installed() -> None:
