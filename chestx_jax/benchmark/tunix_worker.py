@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 from tunix.generate.sampler import CacheConfig, Sampler
 from tunix.models.qwen2.model import ModelConfig, Qwen2
 from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
@@ -50,7 +50,7 @@ def load_model(directory: Path) -> Qwen2:
     return Qwen2(sizes, rngs=nnx.Rngs(0))
 
 
-def load_prompts(directory: Path, tokenizer: PreTrainedTokenizerFast, tokens: int) -> list[str]:
+def load_prompts(directory: Path, tokenizer: Any, tokens: int) -> list[str]:
     """Questions, repeated until they are `tokens` long."""
     lines = [json.loads(line) for line in (directory / SAMPLES).read_text().splitlines()]
     encoded = [tokenizer(" ".join([line["question"]] * 8))["input_ids"][: tokens - 1] for line in lines]

@@ -5,18 +5,21 @@ import json
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Mapping
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from chestx_jax.parallel import is_first
 from chestx_jax.weights.model_files import write_atomically
 
 METRICS = "metrics.jsonl"
-BOARD_QUEUE = 1000  # events; more than are written between two looks at whether TensorBoard's thread lives
 
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -26,14 +29,16 @@ class MetricWriter:
     """Writes scalars under `workdir`; a resumed run drops the lines that it is about to write again."""
 
     def __init__(self, workdir: Path, resume_step: int):
-        self._path = workdir / METRICS
-        keep_lines_until(self._path, resume_step)
-        self._file = self._path.open("ab", buffering=0)
-        # purge_step hides what a killed run wrote beyond the checkpoint that this run starts from.
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resume_step + 1, max_queue=BOARD_QUEUE
-        )
-        self._events = self._board._get_file_writer().event_writer
+        path = workdir / METRICS
+        keep_lines_until(path, resume_step)
+        self._rows = path.open("ab", buffering=0)
+        board = workdir / "tensorboard"
+        board.mkdir(exist_ok=True)
+        own = f"{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._board = (board / f"events.out.tfevents.{own}").open("ab", buffering=0)
+        self._event(file_version="brain.Event:2")
+        # hides what a killed run wrote beyond the checkpoint that this run starts from
+        self._event(step=resume_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One row, `{"step": .., "prefix/name": ..}`, unless there is nothing to say.
@@ -43,31 +48,29 @@ class MetricWriter:
         named = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
         if not named:
             return
-        if not self._events._worker.is_alive():
-            raise OSError(
-                errno.ENOSPC, "TensorBoard's files can no longer be written", str(self._path.parent)
-            )
-        self._append((json.dumps({"step": step, **named}) + "\n").encode())
-        for name, value in named.items():
-            self._board.add_scalar(name, value, step)
+        _append(self._rows, (json.dumps({"step": step, **named}) + "\n").encode())
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in named.items()]
+        self._event(step=step, summary=Summary(value=values))
 
-    def _append(self, row: bytes) -> None:
-        size = self._path.stat().st_size
-        try:
-            if self._file.write(row) != len(row):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        except OSError:
-            self._file.truncate(size)
-            raise
+    def _event(self, **fields: Any) -> None:
+        record = BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), **fields).SerializeToString())
+        _append(self._board, record.getvalue())
 
     def close(self) -> None:
-        """Flush both files."""
-        self._file.close()
-        if self._events._worker.is_alive():
-            self._board.close()
-        else:  # its thread died of a full disk: nobody would empty the queue that closing, and leaving, wait for
-            self._events._event_queue.cancel_join_thread()
-            self._events._closed = True
+        """No more is written."""
+        self._rows.close()
+        self._board.close()
+
+
+def _append(file: FileIO, row: bytes) -> None:
+    size = os.fstat(file.fileno()).st_size
+    try:
+        if file.write(row) != len(row):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+    except OSError:
+        file.truncate(size)
+        raise
 
 
 class NoWriter(MetricWriter):

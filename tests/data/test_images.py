@@ -18,7 +18,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from chestx_jax.data.images import SIZE, ImageError, grey_of, load_image, open_image
+from chestx_jax.data.dicom import grey_of
+from chestx_jax.data.images import SIZE, ImageError, load_image, open_image
 
 
 def ramp(bits: int = 8, side: int = 16) -> np.ndarray:
