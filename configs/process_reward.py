@@ -79,7 +79,7 @@ def _openi(config: ConfigDict) -> None:
         buckets=((320, 128), (704, 320)),
     )
     config.optimizer.update(peak=1e-3, warmup=0.05, final=0.05, b2=0.98)
-    config.update(steps=400, batch_size=32, max_steps=16, save_every=100, eval_every=100)
+    config.update(steps=400, batch_size=32, max_steps=32, save_every=100, eval_every=100)
 
 
 OPENI_MIXTURE = (
