@@ -1,8 +1,9 @@
-"""Where a training step's time goes on one thread: XLA's own operations, by what they do.
+"""Where the time of a training step or of a generation goes on one thread: XLA's own operations, by what they do.
 
-    python benchmarks/step_profile.py [--size=S] [--steps=5]
+    python -m benchmarks.step_profile [--size=S] [--generate=0] [--steps=5]
 
-Runs the training step of `launch.benchmark` under JAX's profiler and adds up its events. An operation is a product
+Runs the training step of `launch.benchmark`, or its generation of so many rows, under JAX's profiler and adds up its
+events. An operation is a product
 when its fused computation holds one, and so on down `KINDS`.
 """
 
@@ -13,19 +14,24 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 os.environ |= {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "JAX_PLATFORMS": "cpu"}
 
 import jax
+import jax.numpy as jnp
 from absl import app, flags
 from flax import nnx
+from jax.sharding import Mesh
 
 from chestx_jax.benchmark.inputs import rows
-from chestx_jax.benchmark.jobs import LOADS
+from chestx_jax.benchmark.jobs import LOADS, Load
 from chestx_jax.benchmark.ours import LOSS_CHUNK, OPTIMIZER, REMAT
-from chestx_jax.benchmark.sizes import SIZES
+from chestx_jax.benchmark.sizes import SIZES, Size
 from chestx_jax.models.qwen2_vl import Qwen2VL
 from chestx_jax.parallel import make_mesh
+from chestx_jax.rollout.decode import GREEDY, _generate
 from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.sft import make_train_step
 from chestx_jax.training.state import init_state, split_model
@@ -42,6 +48,7 @@ KINDS = {  # name -> what the operation's text or its computation's holds; the f
 CONTAINERS = ("while", "call", "conditional")  # their bodies are counted
 
 _SIZE = flags.DEFINE_string("size", "S", "A size of launch.benchmark.")
+_GENERATE = flags.DEFINE_integer("generate", 0, "Rows to generate instead of a training step.", lower_bound=0)
 _STEPS = flags.DEFINE_integer("steps", 5, "Steps to add up.", lower_bound=1)
 
 
@@ -75,20 +82,42 @@ def trace_events(directory: str) -> list[dict]:
     return [event for event in events if event.get("ph") == "X" and "hlo_op" in event.get("args", {})]
 
 
+def training(size: Size, load: Load, mesh: Mesh) -> tuple[str, Callable[[], object]]:
+    """The text of the compiled program, and one call of it."""
+    graphdef, params = split_model(Qwen2VL(size.model, rngs=nnx.Rngs(params=0), remat=REMAT))
+    tx, schedule = make_optimizer(OPTIMIZER, 1000), learning_rate(OPTIMIZER, 1000)
+    state = init_state(params, tx, lambda path: True, mesh)
+    step: Any = make_train_step(graphdef, tx, schedule, accumulation=1, loss_chunk=LOSS_CHUNK)
+    batch = jax.device_put(rows(size.model, size.patches, load.train_batch, load.train_tokens, 1))
+
+    def call() -> object:
+        nonlocal state
+        state, metrics = step(state, batch)
+        return metrics
+
+    return step.lower(state, batch).compile().as_text(), call
+
+
+def generation(size: Size, load: Load, count: int) -> tuple[str, Callable[[], object]]:
+    """Likewise, of `count` rows."""
+    model = Qwen2VL(size.model, rngs=nnx.Rngs(params=0))
+    batch = jax.device_put(rows(size.model, size.patches, count, load.prompt_tokens, 1))
+    inputs = model, batch, jax.random.key(0), jnp.arange(count)
+    settings: Any = dict(max_new_tokens=load.new_tokens, eos_ids=(), sampling=GREEDY, group_size=1)
+    compiled = _generate.lower(*inputs, **settings).compile()
+    return compiled.as_text(), lambda: _generate(*inputs, **settings)
+
+
 def main(argv: list[str]) -> None:
-    size, load = SIZES[_SIZE.value], LOADS[_SIZE.value]
+    size, load, count = SIZES[_SIZE.value], LOADS[_SIZE.value], _GENERATE.value
     mesh = make_mesh({"replica": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
     with jax.set_mesh(mesh), tempfile.TemporaryDirectory() as directory:
-        graphdef, params = split_model(Qwen2VL(size.model, rngs=nnx.Rngs(params=0), remat=REMAT))
-        tx, schedule = make_optimizer(OPTIMIZER, 1000), learning_rate(OPTIMIZER, 1000)
-        state = init_state(params, tx, lambda path: True, mesh)
-        step = make_train_step(graphdef, tx, schedule, accumulation=1, loss_chunk=LOSS_CHUNK)
-        batch = jax.device_put(rows(size.model, size.patches, load.train_batch, load.train_tokens, 1))
-        kinds = kinds_of(step.lower(state, batch).compile().as_text())  # type: ignore[attr-defined]
-        state, _ = jax.block_until_ready(step(state, batch))
+        text, call = generation(size, load, count) if count else training(size, load, mesh)
+        kinds = kinds_of(text)
+        jax.block_until_ready(call())
         with jax.profiler.trace(directory):
             for _ in range(_STEPS.value):
-                state, _ = jax.block_until_ready(step(state, batch))
+                jax.block_until_ready(call())
         events = trace_events(directory)
     total: collections.Counter[str] = collections.Counter()
     for event in events:
@@ -96,7 +125,8 @@ def main(argv: list[str]) -> None:
         if not name.startswith(CONTAINERS):
             total[kinds.get(name, "other elementwise work")] += event["dur"]
     everything = sum(total.values())
-    print(f"training step of {_SIZE.value}: {everything / 1e3 / _STEPS.value:.0f} ms of operations")
+    what = f"generation of {count} rows" if count else "training step"
+    print(f"{what} of {_SIZE.value}: {everything / 1e3 / _STEPS.value:.0f} ms of operations")
     for kind, microseconds in total.most_common():
         print(f"{microseconds / everything:6.1%}  {microseconds / 1e3 / _STEPS.value:8.1f} ms  {kind}")
 
