@@ -40,6 +40,19 @@ one_of() {
   fail "${name} is '${value}'; it can be: $*"
 }
 
+# check_name NAME: stops where it is not one that clouds and file systems take.
+check_name() {
+  [[ "$1" =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] \
+    || fail "--name is '$1'; it must be of small letters, digits and hyphens, a letter first"
+}
+
+# warn_of_changes REPOSITORY: says which files a copy of the last commit leaves behind.
+warn_of_changes() {
+  local changes
+  changes="$(git -C "$1" status --porcelain)"
+  [[ -z "${changes}" ]] || printf 'warning: not committed, so not taken along:\n%s\n' "${changes}" >&2
+}
+
 # parse_flags --name=value... -- PROGRAM FLAGS...: sets NAME=value for the names in FLAGS, and PROGRAM to the rest.
 parse_flags() {
   local name
@@ -60,7 +73,7 @@ parse_flags() {
         one_of "flag --${name}" "${name}" "${FLAGS[@]}"
         printf -v "${name^^}" '%s' "${1#*=}"
         ;;
-      *) fail "not a flag: $1 (--help lists them)" ;;
+      *) fail "not a flag: $1 (flags are written --name=value; --help lists them)" ;;
     esac
     shift
   done

@@ -15,7 +15,8 @@ launch/pods/slurm_gpu.sh --name=run1 --nodes=4 [flags] -- PROGRAM FLAGS
   --cpus       of a GPU (default: 8)
   --time       limit of one life of the run (default: 24:00:00); SIGTERM comes five minutes earlier
   --partition  (default: the cluster's)
-  --venv       where the package is installed, on a disk that all nodes see (default: .venv of this checkout)
+  --venv       where the package is installed with its gpu extra, on a disk that all nodes see (default: .venv of this
+               checkout)
   --dry_run    print what would be done; needs no SLURM
 
 PROGRAM FLAGS is the line to run, e.g. launch.grpo --config=configs/grpo.py:qwen2_vl_7b --workdir=/shared/run1
@@ -33,7 +34,10 @@ parse_flags "$@"
 for flag in NAME NODES; do
   [[ -n "${!flag}" ]] || fail "--${flag,,} is missing"
 done
+check_name "${NAME}"
 needs sbatch "this script belongs on a login node of a SLURM cluster"
+[[ "${DRY_RUN}" == 1 || -x "${VENV}/bin/python" ]] \
+  || fail "--venv: ${VENV} has no bin/python; python3 -m venv ${VENV}, then ${VENV}/bin/pip install -e '.[gpu]'"
 printf -v line '%q ' "${PROGRAM[@]}"
 queue="${PARTITION:+#SBATCH --partition=${PARTITION}$'\n'}"
 
@@ -51,11 +55,11 @@ ${queue}#SBATCH --signal=TERM@300
 set -uo pipefail
 cd ${repository@Q} || exit 1
 # one process is lost: all are ended, and the job goes back into the queue
-srun --kill-on-bad-exit=1 ${VENV@Q}/bin/python -m ${line}
+srun --cpus-per-task=${CPUS} --kill-on-bad-exit=1 ${VENV@Q}/bin/python -m ${line}
 code=\$?
-# 1 is an error that waits for a person. Anything else (75: saved and stopped, or a process was lost; 134: the first
-# one was) resumes
-if [[ \${code} -gt 1 ]]; then
+# 75: saved and stopped, or a process was lost; 134: the first one was; 137 and 143: what srun ends the others with.
+# All else waits for a person
+if [[ \${code} =~ ^(75|134|137|143)\$ && \${SLURM_RESTART_COUNT:-0} -lt 100 ]]; then
   scontrol requeue \"\${SLURM_JOB_ID}\"
 fi
 exit \"\${code}\""

@@ -26,6 +26,7 @@ SAID = {
     "slurm_gpu.sh": [
         "#SBATCH --nodes=2",
         "#SBATCH --ntasks-per-node=4",
+        "srun --cpus-per-task=8 ",
         "scontrol requeue",
         "sbatch run1.sbatch",
     ],
@@ -45,11 +46,11 @@ def launcher(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProce
 
 def words_of_the_program(said: str) -> list[str]:
     """What Python gets behind -m, through all the shells on the way."""
-    (line,) = (line for line in said.splitlines() if "launch.sft" in line)
+    (line,) = (line for line in said.splitlines() if "-m launch.sft" in line or "-m\\ launch.sft" in line)
     for word in shlex.split(line):  # of gcloud and xpk: the line is one word, for a shell over there
         if word.startswith("--command="):
             line = word.removeprefix("--command=")
-    words = shlex.split(line.split(";")[0])
+    words = shlex.split(line.split(";")[0].split("||")[0])
     return words[words.index("-m") + 1 :]
 
 
@@ -70,6 +71,8 @@ def test_a_dry_run_says_all_and_does_nothing(name: str, tmp_path: Path) -> None:
         (["--name=a", "--nodes=2", "--dry_run"], "nothing to run"),
         (["--name=a", "--nodse=2", "--dry_run", "--", *LINE], "flag --nodse is 'nodse'"),
         (["--name=a", "--nodes=2", "--", *LINE], "sbatch is not installed"),
+        (["--name=a/b", "--nodes=2", "--dry_run", "--", *LINE], "--name is 'a/b'"),
+        (["--name", "a", "--nodes=2", "--dry_run", "--", *LINE], "flags are written --name=value"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_done(
@@ -78,6 +81,22 @@ def test_what_is_wrong_is_said_before_anything_is_done(
     done = launcher("slurm_gpu.sh", *arguments, cwd=tmp_path)
     assert done.returncode == 1 and message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [("v5litepod-64", "v2-alpha-tpuv5-lite"), ("v5p-128", "v2-alpha-tpuv5"), ("v6e-64", "v2-alpha-tpuv6e")],
+)
+def test_every_kind_of_tpu_has_its_runtime(kind: str, version: str, tmp_path: Path) -> None:
+    given = f"--name=run1 --project=p --zone=z --type={kind}".split()
+    done = launcher("tpu_queued_resource.sh", *given, "--dry_run", "--", *LINE, cwd=tmp_path)
+    assert f"--runtime-version={version} " in done.stdout
+
+
+def test_an_unknown_kind_of_tpu_is_asked_about(tmp_path: Path) -> None:
+    given = ["--name=run1", "--project=p", "--zone=z", "--type=v9-1"]
+    done = launcher("tpu_queued_resource.sh", *given, "--dry_run", "--", *LINE, cwd=tmp_path)
+    assert done.returncode == 1 and "--version is missing" in done.stderr
 
 
 @pytest.mark.parametrize("name", GIVEN)
