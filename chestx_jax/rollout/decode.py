@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from chestx_jax.models.partitioning import BATCH_AXES, constrain_batch
 from chestx_jax.models.qwen2_vl import KVCache, Qwen2VL
+from chestx_jax.models.qwen2_vl.language import DecoderLayer
 from chestx_jax.rollout.sampling import Sampling, sample
 
 GREEDY = Sampling()
@@ -113,16 +114,23 @@ def _generate(
     def unfinished(loop: _Loop) -> Array:
         return (loop.step < max_new_tokens) & ~jnp.all(loop.done)
 
-    def step(loop: _Loop) -> _Loop:
-        logits, cache = model.decode(loop.out.tokens[:, loop.step - 1], loop.cache)
-        return draw(logits, loop._replace(cache=cache))
+    def write(model: Qwen2VL, start: _Loop, turned: DecoderLayer | None = None) -> Generated:
+        def step(loop: _Loop) -> _Loop:
+            logits, cache = model.decode(loop.out.tokens[:, loop.step - 1], loop.cache, turned)
+            return draw(logits, loop._replace(cache=cache))
+
+        return jax.lax.while_loop(unfinished, step, start).out
+
+    def write_on_a_cpu(model: Qwen2VL, start: _Loop) -> Generated:
+        alone = jax.sharding.get_abstract_mesh().size <= 1  # turned kernels are not cut over devices
+        return write(model, start, model.text.turned() if alone else None)
 
     fill = eos_ids[0] if eos_ids else 0
     shape = (rows, max_new_tokens)
     blank = Generated(jnp.full(shape, fill, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
     blank = jax.tree.map(constrain_batch, blank)
     start = _Loop(jnp.asarray(0), jnp.zeros(rows, bool), cache, blank)
-    return jax.lax.while_loop(unfinished, step, draw(logits, start)).out
+    return jax.lax.platform_dependent(model, draw(logits, start), cpu=write_on_a_cpu, default=write)
 
 
 def prefilled(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float
 
 from chestx_jax.models.partitioning import matmul
@@ -36,7 +37,7 @@ class Init:
 
 
 class Linear(nnx.Module):
-    """`torch.nn.Linear` with the kernel as [in, out], and room for a LoRA adapter (models/lora.py).
+    """`torch.nn.Linear` with the kernel as [in, out] (or `turned`), and room for a LoRA adapter (models/lora.py).
 
     `cut` is the kernel's dimension that `fsdp` cuts; the other one `tensor` may cut into pieces of whole `units`
     (heads; elements when None; 1 is never), as parallel/rules.py says.
@@ -56,6 +57,7 @@ class Linear(nnx.Module):
         self.lora_a: nnx.Param | None = nnx.data(None)
         self.lora_b: nnx.Param | None = nnx.data(None)
         self.lora_scale = 0.0
+        self.turned = False
         self.dtype, self.cut = init.dtype, cut
         self.units = units or (fan_in, fan_out)[1 - cut]
 
@@ -63,13 +65,24 @@ class Linear(nnx.Module):
         # One matrix product over all rows: with batch and time apart, XLA transposes whole activations in the
         # backward pass (on a CPU the gated MLP's gradient takes 2.4 times as long).
         rows = x.reshape(-1, x.shape[-1])
-        y = matmul(rows, self.kernel[...].astype(self.dtype), self.cut, self.units, out_dtype)
+        kernel = self.kernel[...].astype(self.dtype)
+        if self.turned:
+            y = turned_matmul(rows, kernel, out_dtype)
+        else:
+            y = matmul(rows, kernel, self.cut, self.units, out_dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(y.dtype)
         if self.lora_a is not None and self.lora_b is not None:
             low = jnp.matmul(rows, self.lora_a[...].astype(self.dtype)) * self.lora_scale
             y = y + jnp.matmul(low, self.lora_b[...].astype(self.dtype), preferred_element_type=y.dtype)
         return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    def turn(self) -> None:
+        """Keep the kernel as [out, in] from here on, for `turned_matmul`."""
+        turned = jnp.swapaxes(self.kernel[...].astype(self.dtype), -1, -2)
+        in_order = Layout(major_to_minor=tuple(range(turned.ndim)))  # turned in memory, not in name only
+        self.kernel.set_value(with_layout_constraint(turned, in_order))
+        self.turned = True
 
     def merged_kernel(self) -> Float[Array, "I O"]:
         """The kernel with its adapter added, in the parameters' type."""
@@ -78,6 +91,15 @@ class Linear(nnx.Module):
             return kernel
         adapter = jnp.matmul(self.lora_a[...].astype(jnp.float32), self.lora_b[...].astype(jnp.float32))
         return (kernel + self.lora_scale * adapter).astype(kernel.dtype)
+
+
+def turned_matmul(
+    rows: Float[Array, "N I"], kernel: Float[Array, "O I"], out_dtype: Any = None
+) -> Float[Array, "N O"]:
+    """`rows @ kernel.T` for few rows on a CPU, up to twice as fast as with a kernel [in, out]: XLA packs the right side
+    of a product anew every time, and here that is the small one."""
+    columns = jax.lax.optimization_barrier(rows.T)  # the barriers: or XLA would turn it all back
+    return jax.lax.optimization_barrier(jnp.matmul(kernel, columns, preferred_element_type=out_dtype)).T
 
 
 class RMSNorm(nnx.Module):
