@@ -40,7 +40,9 @@ plan: .venv/plan.done      ## what the 7B model needs on three kinds of TPU pod 
 	failed=0; for topology in v5e:8x8 v6e:8x8 v5p:4x4x4; do \
 		$(PLAN) --config=configs/sft.py:qwen2_vl_7b --config.batch_size=256 --config.accumulation=2 $(BUCKET) \
 			--topology=$$topology --out=plans/$$topology/sft || failed=1; \
-		$(PLAN) --config=configs/grpo.py:qwen2_vl_7b --topology=$$topology --out=plans/$$topology/grpo || failed=1; \
+		$(PLAN) --config=configs/grpo.py:qwen2_vl_7b --config.batch_size=32 --config.accumulation=1 \
+			--config.rollout.max_new_tokens=512 --config.data.buckets='((512,1024),)' --config.mesh.tensor=2 \
+			--config.model.remat=most --topology=$$topology --out=plans/$$topology/grpo || failed=1; \
 		$(PLAN) --config=configs/process_reward.py:qwen2_vl_7b $(BUCKET) \
 			--topology=$$topology --out=plans/$$topology/process_reward || failed=1; \
 	done; exit $$failed  # 1: something does not fit, see its table

@@ -43,7 +43,7 @@ def _whole(facts: Sequence[Facts], topology: Topology, bucket: str) -> str:
         return ""
     hours = seconds / 3600
     return (
-        f"The whole run, all samples in {bucket}: at least {hours:,.1f} hours, {hours * topology.chips:,.0f} "
+        f"The whole run, all samples in {bucket}: at least {_few(hours)} hours, {_few(hours * topology.chips)} "
         "chip-hours (these programs alone; host, data, validation and saving not counted)."
     )
 
@@ -81,14 +81,14 @@ def rows(facts: Facts, topology: Topology) -> list[tuple[str, str]]:
         found += [
             (
                 kind,
-                f"{t['times']} times, {t['result_bytes'] / 1e9:.2f} GB kept, {t['wire_bytes'] / 1e9:.2f} GB received",
+                f"{t['times']:,} times, {_moved(t['result_bytes'], t['wire_bytes'])}",
             )
             for kind, t in facts.traffic.items()
         ]
         found.append(
             (
                 "all collectives",
-                f"{facts.total('result_bytes') / 1e9:.2f} GB kept, {facts.total('wire_bytes') / 1e9:.2f} GB received",
+                _moved(facts.total("result_bytes"), facts.total("wire_bytes")),
             )
         )
         found += [
@@ -109,39 +109,40 @@ def _times(facts: Facts, topology: Topology) -> list[tuple[str, str]]:
     if least is None:
         return []
     found = [
-        ("at least, by arithmetic", f"{least.arithmetic:.3f} s"),
-        ("at least, by the interconnect", f"{least.interconnect:.3f} s"),
-        ("at least, by memory", f"{least.memory:.3f} s"),
+        ("at least, by arithmetic", f"{_few(least.arithmetic)} s"),
+        ("at least, by the interconnect", f"{_few(least.interconnect)} s"),
+        ("at least, by memory", f"{_few(least.memory)} s"),
     ]
     if topology.slices > 1:
-        found.append(("at least, between slices", f"{least.between_slices:.3f} s"))
+        found.append(("at least, between slices", f"{_few(least.between_slices)} s"))
     if facts.tokens:
         found.append(
             ("tokens a second, at most", f"{facts.tokens / least.seconds:,.0f} (bound: {least.what})")
         )
     if facts.runs:
         hours = facts.runs * least.seconds * facts.chips / 3600
-        found.append((f"chip-hours for {facts.runs} runs, at least", f"{hours:,.0f}"))
+        found.append((f"chip-hours for {facts.runs:,} calls, at least", _few(hours)))
     return found
 
 
 def summary(facts: Sequence[Facts], topologies: Sequence[Topology]) -> str:
     """One line a program: the table of the docs."""
-    titles = ["program", "topology", "mesh", "peak GiB", "compiled / model", "GB kept", "GB received"]
+    titles = ["program", "topology", "mesh", "peak GiB", "fits", "compiled / model", "GB kept", "GB received"]
     titles += ["at least s", "tokens/s at most", "compile CPU s", "host GB"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for one, topology in zip(facts, topologies, strict=True):
         least = bounds(one, topology)
         cells = [one.program, one.topology, " x ".join(map(str, one.mesh.values()))]
         if one.memory is None:
-            cells += [f"does not fit: {one.problem}"] + [""] * 5
+            cells += [one.problem, "no"] + [""] * 5
         else:
             cells += [
-                f"{(one.peak or 0) / GIB:.1f}",
+                _few((one.peak or 0) / GIB),
+                "no" if verdict(one, topology) else "yes",
                 f"{one.flops_ratio:.3f}" if one.model_flops else "",
-                f"{one.total('result_bytes') / 1e9:.1f}",
-                f"{one.total('wire_bytes') / 1e9:.1f}",
-                f"{least.seconds:.2f} ({least.what})" if least else "",
+                _few(one.total("result_bytes") / 1e9),
+                _few(one.total("wire_bytes") / 1e9),
+                f"{_few(least.seconds)} ({least.what})" if least else "",
                 f"{one.tokens / least.seconds:,.0f}" if least and one.tokens else "",
             ]
         cells += [f"{one.compile_seconds:.0f}", f"{one.host_bytes / 1e9:.1f}"]
@@ -150,7 +151,16 @@ def summary(facts: Sequence[Facts], topologies: Sequence[Topology]) -> str:
 
 
 def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB"
+    return f"{_few(size / GIB)} GiB"
+
+
+def _moved(kept: int, received: int) -> str:
+    return f"{_few(kept / 1e9)} GB kept, {_few(received / 1e9)} GB received"
+
+
+def _few(value: float) -> str:
+    """Three digits that say something; more before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _table(pairs: list[tuple[str, str]]) -> list[str]:

@@ -89,6 +89,7 @@ class Saver:
         agree({"newest checkpoint": self._checkpoints.latest_step(), **data})
         step = self._checkpoints.sound_step()
         if step is None:
+            log.info("no checkpoint yet: from step 0")
             return fresh, 0
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _as_dict(fresh)

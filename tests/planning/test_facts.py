@@ -71,7 +71,7 @@ def test_what_a_run_keeps_beside_a_program_needs_room_too() -> None:
     beside = some_facts(resident={"optimizer": 8 * GIB, "reference": 5 * GIB})
     assert beside.peak == 16 * GIB
     assert verdict(beside, V5E) == "needs 16.0 GiB a chip, which has 15.75 GiB"
-    assert "| beside it: optimizer | 8.00 GiB |" in markdown([beside], V5E)
+    assert "| beside it: optimizer | 8 GiB |" in markdown([beside], V5E)
 
 
 def test_a_whole_run_is_its_programs_as_often_as_it_calls_them() -> None:
@@ -89,7 +89,7 @@ def test_tables_say_what_matters() -> None:
     text = markdown(facts, V5E)
     assert "**fits**" in text and "**DOES NOT FIT**: needs 17GiB" in text
     assert "1.094 of the model's" in text  # 197 over 180
-    assert "| chip-hours for 3600 runs, at least | 102 |" in text  # 1.6 s x 64 chips x 3600 / 3600
+    assert "| chip-hours for 3,600 calls, at least | 102 |" in text  # 1.6 s x 64 chips x 3600 / 3600
     assert "163,840 (bound: between slices)" in text
     assert summary(facts, [V5E, V5E]).count("\n") == 4
 

@@ -41,7 +41,7 @@ def test_two_layers_at_7b_width_on_four_chips(two_layers: ConfigDict, tmp_path: 
     plan.write(facts, V5E, tmp_path / "out")
     (record,) = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert record["peak_bytes"] == one.memory.peak and record["does_not_fit"] == ""
-    assert "chip-hours for 100 runs" in (tmp_path / "out" / "plan.md").read_text()
+    assert "chip-hours for 100 calls" in (tmp_path / "out" / "plan.md").read_text()
 
 
 @needs_libtpu
