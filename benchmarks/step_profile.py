@@ -3,8 +3,7 @@
     python -m benchmarks.step_profile [--size=S] [--generate=0] [--steps=5]
 
 Runs the training step of `launch.benchmark`, or its generation of so many rows, under JAX's profiler and adds up its
-events. An operation is a product
-when its fused computation holds one, and so on down `KINDS`.
+events. An operation is a product when its fused computation holds one, and so on down `KINDS`.
 """
 
 import collections

@@ -82,12 +82,8 @@ def _openi(config: ConfigDict) -> None:
     config.update(steps=400, batch_size=32, max_steps=32, save_every=100, eval_every=100)
 
 
-OPENI_MIXTURE = (
-    ("binary", 0.45),
-    ("single", 0.2),
-    ("multiple", 0.1),
-    ("anomaly", 0.25),
-)  # about as many as it has
+# about as many as Open-i has of each
+OPENI_MIXTURE = (("binary", 0.45), ("single", 0.2), ("multiple", 0.1), ("anomaly", 0.25))
 
 
 def _paper(config: ConfigDict) -> None:

@@ -1,13 +1,12 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) on any linear layer of a model."""
 
 import re
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from chestx_jax.models.qwen2_vl.layers import Linear
+from chestx_jax.models.qwen2_vl.layers import linears
 
 LANGUAGE_LINEARS = r"text\.layers\.(attn\.[qkvo]|mlp\.(gate|up|down))_proj"
 
@@ -18,12 +17,6 @@ class LoRAError(ValueError):
 
 class LoRAParam(nnx.Param):
     """A weight of an adapter; `nnx.grad(..., wrt=LoRAParam)` trains these alone."""
-
-
-def _linears(model: nnx.Module) -> Iterator[tuple[str, Linear]]:
-    for path, node in nnx.iter_graph(model):
-        if isinstance(node, Linear):
-            yield ".".join(map(str, path)), node
 
 
 def add_lora(model: nnx.Module, rank: int, alpha: float, targets: str, rngs: nnx.Rngs) -> None:
@@ -37,9 +30,9 @@ def add_lora(model: nnx.Module, rank: int, alpha: float, targets: str, rngs: nnx
     """
     if rank < 1:
         raise LoRAError(f"rank: {rank} must be at least 1")
-    matched = [(path, layer) for path, layer in _linears(model) if re.fullmatch(targets, path)]
+    matched = [(path, layer) for path, layer in linears(model) if re.fullmatch(targets, path)]
     if not matched:
-        raise LoRAError(f"targets: {targets!r} matches none of {[path for path, _ in _linears(model)]}")
+        raise LoRAError(f"targets: {targets!r} matches none of {[path for path, _ in linears(model)]}")
     for path, layer in matched:
         if layer.lora_a is not None:
             raise LoRAError(f"targets: {path} has an adapter already")
@@ -53,7 +46,7 @@ def add_lora(model: nnx.Module, rank: int, alpha: float, targets: str, rngs: nnx
 
 def merge_lora(model: nnx.Module) -> None:
     """Adds every adapter to its kernel, in float32, and removes it: a plain model with the same outputs."""
-    for _, layer in _linears(model):
+    for _, layer in linears(model):
         if layer.lora_a is None or layer.lora_b is None:
             continue
         a, b = (p[...].astype(jnp.float32) for p in (layer.lora_a, layer.lora_b))

@@ -79,18 +79,10 @@ def rows(facts: Facts, topology: Topology) -> list[tuple[str, str]]:
             ),
         ]
         found += [
-            (
-                kind,
-                f"{t['times']:,} times, {_moved(t['result_bytes'], t['wire_bytes'])}",
-            )
+            (kind, f"{t['times']:,} times, {_moved(t['result_bytes'], t['wire_bytes'])}")
             for kind, t in facts.traffic.items()
         ]
-        found.append(
-            (
-                "all collectives",
-                _moved(facts.total("result_bytes"), facts.total("wire_bytes")),
-            )
-        )
+        found.append(("all collectives", _moved(facts.total("result_bytes"), facts.total("wire_bytes"))))
         found += [
             (f"opaque kernel {name}", f"{times} times, not counted") for name, times in facts.opaque.items()
         ]

@@ -122,15 +122,17 @@ def _generate(
         return jax.lax.while_loop(unfinished, step, start).out
 
     def write_on_a_cpu(model: Qwen2VL, start: _Loop) -> Generated:
-        alone = jax.sharding.get_abstract_mesh().size <= 1  # turned kernels are not cut over devices
-        return write(model, start, model.text.turned() if alone else None)
+        return write(model, start, model.text.turned())
 
     fill = eos_ids[0] if eos_ids else 0
     shape = (rows, max_new_tokens)
     blank = Generated(jnp.full(shape, fill, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
     blank = jax.tree.map(constrain_batch, blank)
     start = _Loop(jnp.asarray(0), jnp.zeros(rows, bool), cache, blank)
-    return jax.lax.platform_dependent(model, draw(logits, start), cpu=write_on_a_cpu, default=write)
+    first = draw(logits, start)
+    if jax.sharding.get_abstract_mesh().size > 1:  # turned kernels are not cut over devices
+        return write(model, first)
+    return jax.lax.platform_dependent(model, first, cpu=write_on_a_cpu, default=write)
 
 
 def prefilled(

@@ -17,12 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from flax import nnx
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float
 
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.models.qwen2_vl.layers import Linear
+from chestx_jax.models.qwen2_vl.layers import linears
 from chestx_jax.storage import absolute, is_cloud, to_path
 from chestx_jax.weights.model_files import CONFIG, WeightsError, config_bytes, copy_companions
 from chestx_jax.weights.pretrained import INDEX, SINGLE, flat_params, patch_shape, source_of
@@ -90,9 +89,9 @@ def _tensors(model: Qwen2VL, dtype: Any) -> tuple[dict[str, Entry], Callable[[Sl
     """File key -> slot and shape; how to get one tensor, merged and in the file's layout; and its type."""
     params = {path: value for path, value in flat_params(model).items() if ".lora_" not in path}
     adapters = {
-        ".".join(map(str, path)) + ".kernel": (layer.lora_a[...], layer.lora_b[...], layer.lora_scale)
-        for path, layer in nnx.iter_graph(model)
-        if isinstance(layer, Linear) and layer.lora_a is not None and layer.lora_b is not None
+        f"{path}.kernel": (layer.lora_a[...], layer.lora_b[...], layer.lora_scale)
+        for path, layer in linears(model)
+        if layer.lora_a is not None and layer.lora_b is not None
     }
     kinds = {value.dtype for value in params.values()}
     if dtype is None and len(kinds) != 1:

@@ -50,6 +50,7 @@ bundle="/tmp/${NAME}.tar.gz"
 keep="/tmp/${NAME}.sh"
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 printf -v line '%q ' "${PROGRAM[@]}"
+
 state() {
   "${tpu[@]}" queued-resources describe "${NAME}" "${place[@]}" '--format=value(state.state)' 2> /dev/null || echo NONE
 }

@@ -14,6 +14,7 @@ from chestx_jax.models.qwen2_vl.layers import (
     Init,
     Linear,
     RMSNorm,
+    linears,
     named,
     scan_layers,
     split_heads,
@@ -129,9 +130,8 @@ class LanguageModel(nnx.Module):
     def turned(self) -> DecoderLayer:
         """A copy of the layers with their kernels turned, which one CPU decodes faster with."""
         layers = jax.tree.map(lambda x: x, self.layers)
-        for _, node in nnx.iter_graph(layers):
-            if isinstance(node, Linear):
-                node.turn()
+        for _, linear in linears(layers):
+            linear.turn()
         return layers
 
     def decode(

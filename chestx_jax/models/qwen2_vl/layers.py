@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -91,6 +91,13 @@ class Linear(nnx.Module):
             return kernel
         adapter = jnp.matmul(self.lora_a[...].astype(jnp.float32), self.lora_b[...].astype(jnp.float32))
         return (kernel + self.lora_scale * adapter).astype(kernel.dtype)
+
+
+def linears(module: nnx.Module) -> Iterator[tuple[str, Linear]]:
+    """Every linear layer with its dotted path."""
+    for path, node in nnx.iter_graph(module):
+        if isinstance(node, Linear):
+            yield ".".join(map(str, path)), node
 
 
 def turned_matmul(
