@@ -1,8 +1,8 @@
 """Prompts in, continuations out: prefill and decode in one compiled program."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from chestx_jax.models.partitioning import BATCH_AXES, constrain_batch
-from chestx_jax.models.qwen2_vl import KVCache, Qwen2VL
-from chestx_jax.models.qwen2_vl.language import DecoderLayer
+from chestx_jax.models.qwen2_vl import KVCache, Qwen2VL, unrolled
 from chestx_jax.rollout.sampling import Sampling, sample
 
 GREEDY = Sampling()
@@ -29,7 +28,7 @@ class Generated(NamedTuple):
 class _Loop(NamedTuple):
     step: Int[Array, ""]  # tokens drawn so far
     done: Bool[Array, " B"]
-    cache: KVCache
+    cache: Any  # what its `decode` reads: a KVCache, or an UnrolledCache
     out: Generated
 
 
@@ -114,15 +113,19 @@ def _generate(
     def unfinished(loop: _Loop) -> Array:
         return (loop.step < max_new_tokens) & ~jnp.all(loop.done)
 
-    def write(model: Qwen2VL, start: _Loop, turned: DecoderLayer | None = None) -> Generated:
+    def write(decode: Callable[[Array, Any], tuple[Array, Any]], start: _Loop) -> Generated:
         def step(loop: _Loop) -> _Loop:
-            logits, cache = model.decode(loop.out.tokens[:, loop.step - 1], loop.cache, turned)
+            logits, cache = decode(loop.out.tokens[:, loop.step - 1], loop.cache)
             return draw(logits, loop._replace(cache=cache))
 
         return jax.lax.while_loop(unfinished, step, start).out
 
+    def write_anywhere(model: Qwen2VL, start: _Loop) -> Generated:
+        return write(model.decode, start)
+
     def write_on_a_cpu(model: Qwen2VL, start: _Loop) -> Generated:
-        return write(model, start, model.text.turned())
+        start = start._replace(cache=unrolled.unroll_cache(start.cache))
+        return write(partial(unrolled.decode, model, unrolled.unroll(model.text)), start)
 
     fill = eos_ids[0] if eos_ids else 0
     shape = (rows, max_new_tokens)
@@ -130,9 +133,9 @@ def _generate(
     blank = jax.tree.map(constrain_batch, blank)
     start = _Loop(jnp.asarray(0), jnp.zeros(rows, bool), cache, blank)
     first = draw(logits, start)
-    if jax.sharding.get_abstract_mesh().size > 1:  # turned kernels are not cut over devices
-        return write(model, first)
-    return jax.lax.platform_dependent(model, first, cpu=write_on_a_cpu, default=write)
+    if jax.sharding.get_abstract_mesh().size > 1:  # unrolled layers are not cut over devices
+        return write_anywhere(model, first)
+    return jax.lax.platform_dependent(model, first, cpu=write_on_a_cpu, default=write_anywhere)
 
 
 def prefilled(

@@ -1,6 +1,7 @@
 """Generation: against the model itself, and the promises of `generate`."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from flax import nnx
 
 from chestx_jax.models.lora import LANGUAGE_LINEARS, add_lora
-from chestx_jax.models.qwen2_vl import Qwen2VL
+from chestx_jax.models.qwen2_vl import Qwen2VL, unrolled
 from chestx_jax.rollout import Sampling, generate
 from chestx_jax.rollout.decode import _generate
 from chestx_jax.rollout.sampling import sample, sampling_logprobs
@@ -50,23 +51,25 @@ def test_decode_equals_teacher_forcing(model, batch):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_turned_layers_decode_alike(tied):
-    """As generation on one CPU decodes: an adapter in the layers, the head tied or not."""
+def test_unrolled_layers_decode_alike(tied):
+    """As generation on one CPU decodes: groups of two, an adapter in the layers, the head tied or not."""
     config = dataclasses.replace(CASE.config, tie_word_embeddings=tied)
     model = cases.build(config)
     add_lora(model, 2, 8.0, LANGUAGE_LINEARS, nnx.Rngs(1))
     model.text.layers.mlp.up_proj.lora_b.set_value(
         0.1 * jax.random.normal(jax.random.key(0), model.text.layers.mlp.up_proj.lora_b.shape)
     )
-    _, cache = jax.jit(Qwen2VL.prefill, static_argnums=2)(model, cases.pad_rows(cases.unpadded_rows(CASE)), 1)
-    tokens = jnp.asarray([17, 40, 99, 23][: len(cache.position)])
-    plain, after = jax.jit(Qwen2VL.decode)(model, tokens, cache)
-    turned, after_turned = jax.jit(lambda model, *rest: model.decode(*rest, model.text.turned()))(
-        model, tokens, cache
-    )
-    np.testing.assert_allclose(turned, plain, atol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), after_turned, after)
-    assert not model.text.layers.attn.q_proj.turned  # the copy was
+    prompts = cases.pad_rows(cases.unpadded_rows(CASE), "left")
+    _, cache = jax.jit(Qwen2VL.prefill, static_argnums=(2, 3))(model, prompts, 3, 2)
+    apart = jax.jit(unrolled.unroll_cache)(cache)
+    one_by_one = jax.jit(lambda model, *rest: unrolled.decode(model, unrolled.unroll(model.text), *rest))
+    for tokens in np.random.default_rng(0).integers(17, CASE.config.vocab_size, (3, len(cache.position))):
+        expected, cache = jax.jit(Qwen2VL.decode)(model, tokens, cache)
+        got, apart = one_by_one(model, tokens, apart)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+        same = partial(np.testing.assert_allclose, atol=1e-5)
+        jax.tree.map(same, apart, jax.jit(unrolled.unroll_cache)(cache))
+    assert not model.text.layers.attn.q_proj.turned  # the copies were
 
 
 def test_a_row_ends_at_its_end_token_and_the_loop_with_the_last_row(model, right):

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from chestx_jax.models.qwen2_vl.layers import Block
+
 
 class KVCache(NamedTuple):
     """P prompts as they were read, and what each of their B = P * G continuations has added since.
@@ -34,6 +36,22 @@ class KVCache(NamedTuple):
             v=jax.lax.dynamic_update_slice_in_dim(self.v, v, self.length, axis=3),
             position=self.position + 1,
             length=self.length + 1,
+        )
+
+
+class Slots(NamedTuple):
+    """The slots of one layer, to write a token of every row into before it is attended to."""
+
+    k: Float[Array, "B K H S"]
+    v: Float[Array, "B K S H"]
+    length: Int[Array, ""]  # slots in use
+
+    def write(self, k: Float[Array, "B K H 1"], v: Float[Array, "B K 1 H"]) -> Block:
+        """The slots with one more token, and which are in use now."""
+        return (
+            jax.lax.dynamic_update_slice_in_dim(self.k, k, self.length, axis=3),
+            jax.lax.dynamic_update_slice_in_dim(self.v, v, self.length, axis=2),
+            (jnp.arange(self.k.shape[-1]) <= self.length)[None, None],
         )
 
 

@@ -7,14 +7,13 @@ from jaxtyping import Array, Float, Int
 
 from chestx_jax.models.partitioning import BATCH_AXES, constrain_batch
 from chestx_jax.models.qwen2_vl.attention import Seen, attend_rows, rows_seen
-from chestx_jax.models.qwen2_vl.cache import KVCache
+from chestx_jax.models.qwen2_vl.cache import KVCache, Slots
 from chestx_jax.models.qwen2_vl.config import Qwen2VLConfig
 from chestx_jax.models.qwen2_vl.layers import (
     Block,
     Init,
     Linear,
     RMSNorm,
-    linears,
     named,
     scan_layers,
     split_heads,
@@ -47,11 +46,13 @@ class Attention(nnx.Module):
         self.o_proj = Linear(width, width, init, bias=False, cut=1, units=self.heads)
 
     def __call__(
-        self, x: Float[Array, "B T D"], rotary: Rotary, seen: Seen, past: tuple[Block, ...]
+        self, x: Float[Array, "B T D"], rotary: Rotary, seen: Seen | Slots, past: tuple[Block, ...]
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         q = named(rotate(split_heads(self.q_proj(x), self.heads), rotary), "qkv")
         k = named(rotate(split_heads(self.k_proj(x), self.kv_heads), rotary).swapaxes(2, 3), "qkv")
         v = named(split_heads(self.v_proj(x), self.kv_heads), "qkv")
+        if isinstance(seen, Slots):
+            k, v, seen = seen.write(k, v)
         out = attend_rows(q, k, v, seen, "attention", past)
         return named(self.o_proj(out), "o_proj"), (k, v)
 
@@ -70,7 +71,10 @@ class MLP(nnx.Module):
 
 
 class DecoderLayer(nnx.Module):
-    """`Qwen2VLDecoderLayer`."""
+    """`Qwen2VLDecoderLayer`.
+
+    A call gives the keys and values of its tokens besides: with `Slots`, of all that these hold.
+    """
 
     def __init__(self, config: Qwen2VLConfig, init: Init):
         self.input_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, init)
@@ -82,7 +86,7 @@ class DecoderLayer(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         rotary: Rotary,
-        seen: Seen,
+        seen: Seen | Slots,
         past: tuple[Block, ...] = (),
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         out, kv = self.attn(self.input_norm(x), rotary, seen, past)
@@ -127,21 +131,8 @@ class LanguageModel(nnx.Module):
         x, kv = scan_layers(step, constrain_batch(x), self.layers, "none")
         return self.norm(x), kv
 
-    def turned(self) -> DecoderLayer:
-        """A copy of the layers with their kernels turned, which one CPU decodes faster with."""
-        layers = jax.tree.map(lambda x: x, self.layers)
-        for _, linear in linears(layers):
-            linear.turn()
-        return layers
-
-    def decode(
-        self, x: Float[Array, "B 1 D"], cache: KVCache, layers: DecoderLayer
-    ) -> tuple[Float[Array, "B 1 D"], KVCache]:
-        """One more token of every row, after those in the cache, and the cache that holds it too.
-
-        Args:
-          layers: ours, or `turned`.
-        """
+    def decode(self, x: Float[Array, "B 1 D"], cache: KVCache) -> tuple[Float[Array, "B 1 D"], KVCache]:
+        """One more token of every row, after those in the cache, and the cache that holds it too."""
         rotary = text_rotary(self.config, jnp.broadcast_to(cache.position[:, None, None], (len(x), 3, 1)))
         itself = jnp.ones((len(x), 1, 1), bool)
 
@@ -151,6 +142,6 @@ class LanguageModel(nnx.Module):
             return module(x, rotary, itself, past)
 
         # the cache is only read inside the scan and written once after it: XLA updates it in place
-        stacks = (layers, cache.prompt_k, cache.prompt_v, cache.k, cache.v)
+        stacks = (self.layers, cache.prompt_k, cache.prompt_v, cache.k, cache.v)
         x, (k, v) = scan_layers(step, x, stacks, "none")
         return self.norm(x), cache.append(k, v)

@@ -11,8 +11,8 @@ from chestx_jax.models.partitioning import constrain_batch
 from chestx_jax.models.qwen2_vl import cache as kv
 from chestx_jax.models.qwen2_vl.attention import check_attention
 from chestx_jax.models.qwen2_vl.config import Qwen2VLConfig
-from chestx_jax.models.qwen2_vl.language import DecoderLayer, LanguageModel
-from chestx_jax.models.qwen2_vl.layers import REMAT_POLICIES, Init, Linear, turned_matmul
+from chestx_jax.models.qwen2_vl.language import LanguageModel
+from chestx_jax.models.qwen2_vl.layers import REMAT_POLICIES, Init, Linear
 from chestx_jax.models.qwen2_vl.vision import VisionTower
 
 Batch = Mapping[str, Array]
@@ -127,15 +127,7 @@ class Qwen2VL(nnx.Module):
         x = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
         return self.logits(x), kv.from_prompt(k, v, segments, positions, group, slots)
 
-    def decode(
-        self, tokens: Int[Array, " B"], cache: kv.KVCache, turned: DecoderLayer | None = None
-    ) -> tuple[Float[Array, "B V"], kv.KVCache]:
-        """Reads one more token a row; logits of the one after it, and the cache that holds it.
-
-        Args:
-          turned: the layers as `LanguageModel.turned` gives them, on one CPU.
-        """
-        x, cache = self.text.decode(self.text.embed(tokens[:, None]), cache, turned or self.text.layers)
-        if turned and self.lm_head is None:
-            return turned_matmul(x[:, 0], self.text.embed.embedding[...].astype(x.dtype), jnp.float32), cache
+    def decode(self, tokens: Int[Array, " B"], cache: kv.KVCache) -> tuple[Float[Array, "B V"], kv.KVCache]:
+        """Reads one more token a row; logits of the one after it, and the cache that holds it."""
+        x, cache = self.text.decode(self.text.embed(tokens[:, None]), cache)
         return self.logits(x[:, 0]), cache
