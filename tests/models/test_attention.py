@@ -1,4 +1,5 @@
-"""Kernels against XLA's attention: splash in interpret mode; cuDNN by its reference, and by what it lowers to."""
+"""Attention in causal parts, and kernels, against XLA's under a mask: splash in interpret mode, cuDNN by its reference
+and by what it lowers to."""
 
 import dataclasses
 import re
@@ -13,7 +14,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas.ops.tpu import splash_attention
 
 from chestx_jax.models.partitioning import BATCH_AXES, EVERYWHERE
-from chestx_jax.models.qwen2_vl import AttentionError, Qwen2VL
+from chestx_jax.models.qwen2_vl import AttentionError, Qwen2VL, attention
 from chestx_jax.models.qwen2_vl.attention import attend_rows, check_lengths, check_platform, rows_seen
 from chestx_jax.models.qwen2_vl.continuation import continuation_hidden
 from chestx_jax.parallel import make_mesh
@@ -68,6 +69,32 @@ def assert_equal(got, expected, atol: float = 2e-5) -> None:
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         assert np.isfinite(ours).all()
         np.testing.assert_allclose(ours, theirs, atol=atol, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("length", "fewest", "parts"), [(100, 128, 1), (130, 128, 2), (384, 128, 3), (383, 32, 4)]
+)
+def test_causal_rows_in_parts_attend_as_under_the_whole_mask(monkeypatch, length, fewest, parts):
+    """Values and gradients, after a prompt that two rows share; nothing is computed past the end of a part."""
+    monkeypatch.setattr(attention, "_CAUSAL_ROWS", fewest)
+    q, k, v, segments = inputs(4, 2, 16)
+    prompt = k[:1, ..., :5], v[:1, :, :5], jnp.asarray([[[True, False, True, True, True]]])
+    q, k, v, segments = q[:, :, :length], k[..., :length], v[:, :, :length], segments[:, :length]
+    seen = attention.causal_parts(segments)
+    assert len(seen.parts) == parts
+    assert [part.shape[2] for part in seen.parts] == np.cumsum(
+        [part.shape[1] for part in seen.parts]
+    ).tolist()
+
+    def weighted(seen, q, k, v):
+        out = attend_rows(q, k, v, seen, "attention", (prompt,))
+        return jnp.sum(out * jnp.sin(jnp.arange(out.size)).reshape(out.shape)), out
+
+    got, expected = (
+        jax.jit(jax.value_and_grad(partial(weighted, seen), argnums=(0, 1, 2), has_aux=True))(q, k, v)
+        for seen in (seen, attention.causal_mask(segments))
+    )
+    assert_equal(got, expected)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ Padding is a segment like any other (0), so no softmax is empty.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ MULTIPLES = {"xla": 1, "splash": 128, "cudnn": 2}
 and cuDNN's backward pass with a mask wants even lengths."""
 _PLATFORMS = {"splash": "tpu", "cudnn": "gpu"}
 _BLOCKS = (512, 256, 128)  # rows and columns of the scores that exist at a time, the largest that divides
+_CAUSAL_PARTS, _CAUSAL_ROWS = 4, 128  # most parts of a causal mask, and the fewest rows worth one
 _LEAF = "config.model.attention"
 
 
@@ -71,6 +73,14 @@ def _known(attention: str) -> int:
     return MULTIPLES[attention]
 
 
+@dataclasses.dataclass(frozen=True)
+class Causal:
+    """A causal mask in parts, one below the other, each as wide as the last position that its rows may see: what comes
+    after is not looked at, 3/8 of all scores where there are four parts."""
+
+    parts: tuple[Bool[Array, "B t s"], ...]
+
+
 def causal_mask(segments: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
     """Each token sees itself and what came before it in its own segment.
 
@@ -80,6 +90,14 @@ def causal_mask(segments: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
     length = segments.shape[1]
     before = jnp.arange(length)[:, None] >= jnp.arange(length)[None, :]
     return before & segment_mask(segments)
+
+
+def causal_parts(segments: Int[Array, "B T"]) -> Causal:
+    """`causal_mask` in parts, for `attend_rows`."""
+    mask, length = causal_mask(segments), segments.shape[1]
+    rows = max(_CAUSAL_ROWS, math.ceil(length / _CAUSAL_PARTS))
+    starts = range(0, length, rows)
+    return Causal(tuple(mask[:, start : start + rows, : start + rows] for start in starts))
 
 
 def segment_mask(segments: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
@@ -116,7 +134,7 @@ class Fused:
         return out.reshape(*out.shape[:2], -1)
 
 
-Seen = Bool[Array, "B T T"] | Fused
+Seen = Bool[Array, "B T T"] | Causal | Fused
 
 
 def rows_seen(attention: str, segments: Int[Array, "B T"], *, causal: bool, axes: tuple[str, ...]) -> Seen:
@@ -133,7 +151,7 @@ def rows_seen(attention: str, segments: Int[Array, "B T"], *, causal: bool, axes
     """
     check_lengths(attention, segments.shape[1:])
     if attention == "xla":
-        return causal_mask(segments) if causal else segment_mask(segments)
+        return causal_parts(segments) if causal else segment_mask(segments)
     if attention == "splash":
         return Fused(partial(_splash, causal=causal), segments, axes)
     return Fused(partial(_cudnn, causal=causal), segment_mask(segments), axes)
@@ -152,7 +170,18 @@ def attend_rows(
         if past:
             raise ValueError("a kernel attends over whole rows: it takes no past")
         return seen(q, k, v, name)
+    if isinstance(seen, Causal):
+        return named(_attend_parts(q, k, v, seen, past), name)
     return named(attend(q, *past, (k, v, seen)), name)
+
+
+def _attend_parts(q: Array, k: Array, v: Array, seen: Causal, past: tuple[Block, ...]) -> Array:
+    done = []
+    for mask in seen.parts:
+        rows, end = mask.shape[1:]
+        own = k[..., :end], v[:, :, :end], mask
+        done.append(attend(q[:, :, end - rows : end], *past, own))
+    return jnp.concatenate(done, axis=1)
 
 
 def _splash(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from chestx_jax.models.partitioning import constrain_batch
-from chestx_jax.models.qwen2_vl.attention import causal_mask
+from chestx_jax.models.qwen2_vl.attention import causal_parts
 from chestx_jax.models.qwen2_vl.language import DecoderLayer
 from chestx_jax.models.qwen2_vl.layers import scan_layers
 from chestx_jax.models.qwen2_vl.model import Batch, Qwen2VL
@@ -46,12 +46,12 @@ def continuation_hidden(
     prompt_seen = text.rows_seen(segments)
     # Tokens attend to their prompt and to each other under one softmax, which no kernel here does: XLA's attention.
     # Off the mask a token sees itself, so that no row of scores is empty.
-    own_mask = causal_mask(mask.astype(jnp.int32))
+    own_seen = causal_parts(mask.astype(jnp.int32))
 
     def step(states: tuple[Array, Array], layer: DecoderLayer) -> tuple[tuple[Array, Array], None]:
         prompt, own = states
         prompt, (k, v) = layer(prompt, prompt_rotary, prompt_seen)
-        own, _ = layer(own, own_rotary, own_mask, ((k, v, real[:, None]),))
+        own, _ = layer(own, own_rotary, own_seen, ((k, v, real[:, None]),))
         return (prompt, own), None
 
     # The state after the last token is dropped; `new` rows are made, since compilers take a round number better than
