@@ -32,14 +32,16 @@ def measure(job: Job, directory: Path) -> Measured:
         from chestx_jax.benchmark.start import start
 
         return start(job, directory)
+    if job.who == OURS and job.measure == "grpo":
+        from chestx_jax.benchmark.ours_grpo import grpo
+
+        return grpo(job, directory)
     if job.who == OURS:
         from chestx_jax.benchmark import ours
 
         if job.measure == "first":
             return ours.train(job, directory, warm_up=1)
-        return {"train": ours.train, "generate": ours.generation, "grpo": ours.grpo}[job.measure](
-            job, directory
-        )
+        return {"train": ours.train, "generate": ours.generation}[job.measure](job, directory)
     import torch
 
     from chestx_jax.benchmark import theirs
