@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from chestx_jax.models.partitioning import BATCH_AXES, constrain_batch
-from chestx_jax.models.qwen2_vl import KVCache, Qwen2VL, unrolled
+from chestx_jax.models.qwen2_vl import KVCache, Qwen2VL, one_cpu
 from chestx_jax.rollout.sampling import Sampling, sample
 
 GREEDY = Sampling()
@@ -124,8 +124,10 @@ def _generate(
         return write(model.decode, start)
 
     def write_on_a_cpu(model: Qwen2VL, start: _Loop) -> Generated:
-        start = start._replace(cache=unrolled.unroll_cache(start.cache))
-        return write(partial(unrolled.decode, model, unrolled.unroll(model.text)), start)
+        if not one_cpu.large(model.text):
+            return write(partial(one_cpu.decode, model, one_cpu.turned(model.text.layers)), start)
+        start = start._replace(cache=one_cpu.unroll_cache(start.cache))
+        return write(partial(one_cpu.decode_unrolled, model, one_cpu.unroll(model.text)), start)
 
     fill = eos_ids[0] if eos_ids else 0
     shape = (rows, max_new_tokens)
@@ -133,7 +135,7 @@ def _generate(
     blank = jax.tree.map(constrain_batch, blank)
     start = _Loop(jnp.asarray(0), jnp.zeros(rows, bool), cache, blank)
     first = draw(logits, start)
-    if jax.sharding.get_abstract_mesh().size > 1:  # unrolled layers are not cut over devices
+    if jax.sharding.get_abstract_mesh().size > 1:  # layers for one CPU are not cut over devices
         return write_anywhere(model, first)
     return jax.lax.platform_dependent(model, first, cpu=write_on_a_cpu, default=write_anywhere)
 

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from chestx_jax.models.lora import LANGUAGE_LINEARS, add_lora
-from chestx_jax.models.qwen2_vl import Qwen2VL, unrolled
+from chestx_jax.models.qwen2_vl import Qwen2VL, one_cpu
 from chestx_jax.rollout import Sampling, generate
 from chestx_jax.rollout.decode import _generate
 from chestx_jax.rollout.sampling import sample, sampling_logprobs
@@ -51,8 +51,8 @@ def test_decode_equals_teacher_forcing(model, batch):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_unrolled_layers_decode_alike(tied):
-    """As generation on one CPU decodes: groups of two, an adapter in the layers, the head tied or not."""
+def test_one_cpu_decodes_alike(tied):
+    """In a loop over turned layers and unrolled: groups of two, an adapter in the layers, the head tied or not."""
     config = dataclasses.replace(CASE.config, tie_word_embeddings=tied)
     model = cases.build(config)
     add_lora(model, 2, 8.0, LANGUAGE_LINEARS, nnx.Rngs(1))
@@ -60,16 +60,31 @@ def test_unrolled_layers_decode_alike(tied):
         0.1 * jax.random.normal(jax.random.key(0), model.text.layers.mlp.up_proj.lora_b.shape)
     )
     prompts = cases.pad_rows(cases.unpadded_rows(CASE), "left")
+    same = partial(np.testing.assert_allclose, atol=1e-5)
     _, cache = jax.jit(Qwen2VL.prefill, static_argnums=(2, 3))(model, prompts, 3, 2)
-    apart = jax.jit(unrolled.unroll_cache)(cache)
-    one_by_one = jax.jit(lambda model, *rest: unrolled.decode(model, unrolled.unroll(model.text), *rest))
+    apart = jax.jit(one_cpu.unroll_cache)(cache)
+    looped = jax.jit(lambda model, *rest: one_cpu.decode(model, one_cpu.turned(model.text.layers), *rest))
+    unrolled = jax.jit(lambda model, *rest: one_cpu.decode_unrolled(model, one_cpu.unroll(model.text), *rest))
     for tokens in np.random.default_rng(0).integers(17, CASE.config.vocab_size, (3, len(cache.position))):
-        expected, cache = jax.jit(Qwen2VL.decode)(model, tokens, cache)
-        got, apart = one_by_one(model, tokens, apart)
-        np.testing.assert_allclose(got, expected, atol=1e-5)
-        same = partial(np.testing.assert_allclose, atol=1e-5)
-        jax.tree.map(same, apart, jax.jit(unrolled.unroll_cache)(cache))
+        expected = jax.jit(Qwen2VL.decode)(model, tokens, cache)
+        jax.tree.map(same, looped(model, tokens, cache), expected)
+        logits, cache = expected
+        got, apart = unrolled(model, tokens, apart)
+        jax.tree.map(same, (got, apart), (logits, jax.jit(one_cpu.unroll_cache)(cache)))
     assert not model.text.layers.attn.q_proj.turned  # the copies were
+
+
+def test_large_layers_generate_alike(model, right, monkeypatch):
+    """As layers of 8 MiB and more: the same tokens, and log-probabilities up to rounding."""
+    options = dict(max_new_tokens=N, eos_ids=(), sampling=Sampling(1.0), key=jax.random.key(2), group_size=2)
+    expected = generate(model, right, **options)
+    monkeypatch.setattr(one_cpu, "UNROLLED_BYTES", 1)
+    jax.clear_caches()
+    got = generate(model, right, **options)
+    np.testing.assert_array_equal(got.tokens, expected.tokens)
+    np.testing.assert_allclose(got.logprobs, expected.logprobs, atol=1e-5)
+    monkeypatch.undo()
+    jax.clear_caches()
 
 
 def test_a_row_ends_at_its_end_token_and_the_loop_with_the_last_row(model, right):

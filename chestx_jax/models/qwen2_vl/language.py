@@ -131,8 +131,14 @@ class LanguageModel(nnx.Module):
         x, kv = scan_layers(step, constrain_batch(x), self.layers, "none")
         return self.norm(x), kv
 
-    def decode(self, x: Float[Array, "B 1 D"], cache: KVCache) -> tuple[Float[Array, "B 1 D"], KVCache]:
-        """One more token of every row, after those in the cache, and the cache that holds it too."""
+    def decode(
+        self, x: Float[Array, "B 1 D"], cache: KVCache, layers: DecoderLayer
+    ) -> tuple[Float[Array, "B 1 D"], KVCache]:
+        """One more token of every row, after those in the cache, and the cache that holds it too.
+
+        Args:
+          layers: ours, or a copy of them for one CPU (one_cpu.py).
+        """
         rotary = text_rotary(self.config, jnp.broadcast_to(cache.position[:, None, None], (len(x), 3, 1)))
         itself = jnp.ones((len(x), 1, 1), bool)
 
@@ -142,6 +148,6 @@ class LanguageModel(nnx.Module):
             return module(x, rotary, itself, past)
 
         # the cache is only read inside the scan and written once after it: XLA updates it in place
-        stacks = (self.layers, cache.prompt_k, cache.prompt_v, cache.k, cache.v)
+        stacks = (layers, cache.prompt_k, cache.prompt_v, cache.k, cache.v)
         x, (k, v) = scan_layers(step, x, stacks, "none")
         return self.norm(x), cache.append(k, v)

@@ -129,5 +129,5 @@ class Qwen2VL(nnx.Module):
 
     def decode(self, tokens: Int[Array, " B"], cache: kv.KVCache) -> tuple[Float[Array, "B V"], kv.KVCache]:
         """Reads one more token a row; logits of the one after it, and the cache that holds it."""
-        x, cache = self.text.decode(self.text.embed(tokens[:, None]), cache)
+        x, cache = self.text.decode(self.text.embed(tokens[:, None]), cache, self.text.layers)
         return self.logits(x[:, 0]), cache
