@@ -1,15 +1,18 @@
 """From a config's `data` section to sources of samples."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from chestx_jax.data import read_samples
 from chestx_jax.data.embedded import PROCESSOR, build_small_bench
 from chestx_jax.data.example import Bucket
-from chestx_jax.data.pipeline import Source
-from chestx_jax.parallel import by_first
+from chestx_jax.data.pipeline import Batch, Pipeline, Source, ordered_batches
+from chestx_jax.data.processor import Processor
+from chestx_jax.parallel import batch_share, by_first
 from chestx_jax.storage import on_this_machine, to_path
 from chestx_jax.training.state import TrainingError
 
@@ -57,6 +60,56 @@ def open_bench(config: ConfigDict, seed: int, workdir: Path) -> Bench:
         buckets=tuple(Bucket(tokens, patches) for tokens, patches in config.buckets),
         processor=processor if processor.is_dir() else None,
     )
+
+
+def training_batches(
+    bench: Bench, processor: Processor, config: ConfigDict, mesh: Mesh, *, steps: int, target: bool
+) -> Pipeline:
+    """This process's share of `steps` batches.
+
+    Args:
+      config: of the whole run.
+      target: whether rows hold answers, to learn from, or end where one begins.
+    """
+    share, shares = batch_share(mesh)
+    return Pipeline(
+        bench.train,
+        processor,
+        buckets=bench.buckets,
+        batch_size=config.batch_size,
+        steps=steps,
+        seed=config.seed,
+        target=target,
+        process_index=share,
+        process_count=shares,
+        read_threads=config.data.read_threads,
+    )
+
+
+def validation_batches(
+    sources: Iterable[Source],
+    bench: Bench,
+    processor: Processor,
+    config: ConfigDict,
+    mesh: Mesh,
+    *,
+    blank_images: bool = False,
+) -> Iterator[Batch]:
+    """Every sample of `sources` once, with its answer, in batches of `batch_size`, of which this is one process's
+    share."""
+    share, shares = batch_share(mesh)
+    for source in sources:
+        yield from ordered_batches(
+            source,
+            processor,
+            buckets=bench.buckets,
+            batch_size=config.batch_size,
+            target=True,
+            process_index=share,
+            process_count=shares,
+            read_threads=config.data.read_threads,
+            blank_images=blank_images,
+        )
 
 
 def _source(root: Path, name: str, mode: str, weight: float, limit: int) -> Source:

@@ -16,25 +16,23 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from chestx_jax.data.perturbations import CONTRADICTED, label_samples, labelled_steps
-from chestx_jax.data.pipeline import Batch, Pipeline, Source, ordered_batches
+from chestx_jax.data.pipeline import Batch, Source
 from chestx_jax.data.processor import Processor
 from chestx_jax.evaluation.step_scores import JudgedSample, step_scores, table
 from chestx_jax.models.process_reward import add_step_head, step_logits
 from chestx_jax.parallel import batch_share, gather_shares, is_first, make_mesh, own_rows, place, put_rows
 from chestx_jax.rollout import TokenSpans
 from chestx_jax.rollout.steps import steps_of
-from chestx_jax.training.bench import Bench, open_bench
+from chestx_jax.training.bench import Bench, open_bench, training_batches, validation_batches
 from chestx_jax.training.loop import Hooks, train_in
 from chestx_jax.training.losses import TokenSums
-from chestx_jax.training.optimizer import learning_rate, make_optimizer
+from chestx_jax.training.optimizer import learning_rate
 from chestx_jax.training.resume import Saver
-from chestx_jax.training.setup import check_kernel, make_model, make_processor, write_companions
+from chestx_jax.training.setup import check_kernel, first_state, make_model, make_processor, write_companions
 from chestx_jax.training.state import (
     TrainingError,
     TrainState,
-    init_state,
     model_from,
-    split_model,
     trainable_paths,
 )
 from chestx_jax.training.step import Arrays, make_step, step_flops
@@ -142,34 +140,22 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
     check_kernel(config, mesh.devices.flat)
-    share, shares = batch_share(mesh)
+    _, shares = batch_share(mesh)
     bench = label_bench(open_bench(config.data, config.seed, workdir), config)
     processor = make_processor(config.model, config.data.image_size, bench.processor)
     arrays = StepArrays(processor, config.max_steps)
     for source in (*bench.train, *bench.validation):
         arrays.check(source.samples)
     _check_validation(bench, config.eval_samples)
-    batches = Pipeline(
-        bench.train,
-        processor,
-        buckets=bench.buckets,
-        batch_size=config.batch_size,
-        steps=config.steps,
-        seed=config.seed,
-        process_index=share,
-        process_count=shares,
-        read_threads=config.data.read_threads,
-    )
+    batches = training_batches(bench, processor, config, mesh, steps=config.steps, target=True)
     with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
         add_step_head(model)
         place(model, mesh)
         write_companions(life.files.here, model.config, processor, config.model.lora)
-        graphdef, params = split_model(model)
+        graphdef, tx, state = first_state(model, config, config.steps, learns(config), mesh)
         sizes = model.config
         del model
-        tx = make_optimizer(config.optimizer, config.steps, config.guard.spike)
-        state = init_state(params, tx, learns(config), mesh, offload=config.optimizer.offload)
         state, start = saver.resume(state, batches)
         step = make_step(
             partial(step_sums, graphdef),
@@ -182,7 +168,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         few = [_first(source, config.eval_samples) for source in bench.validation]
 
         def evaluate(number: int, state: TrainState) -> dict[str, float]:
-            scores = step_scores(judged(state, _ordered(few, config, bench, processor, mesh, blank=False)))
+            scores = step_scores(judged(state, validation_batches(few, bench, processor, config, mesh)))
             log.info("step %d  validation AUROC %.3f", number, scores["kinds"]["all"]["auroc"])
             return {
                 "auroc": scores["kinds"]["all"]["auroc"],
@@ -198,7 +184,10 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
         state = train_in(state, batches, hooks, config, start=start, life=life)
         scores = {
             name: step_scores(
-                judged(state, _ordered(bench.validation, config, bench, processor, mesh, blank=blank))
+                judged(
+                    state,
+                    validation_batches(bench.validation, bench, processor, config, mesh, blank_images=blank),
+                )
             )
             for name, blank in (("images", False), ("blank images", True))
         }
@@ -229,27 +218,3 @@ def _check_validation(bench: Bench, count: int) -> None:
 
 def _first(source: Source, count: int) -> Source:
     return replace(source, samples=source.samples[:count])
-
-
-def _ordered(
-    sources: Sequence[Source],
-    config: ConfigDict,
-    bench: Bench,
-    processor: Processor,
-    mesh: Mesh,
-    *,
-    blank: bool,
-) -> Iterator[Batch]:
-    share, shares = batch_share(mesh)
-    for source in sources:
-        yield from ordered_batches(
-            source,
-            processor,
-            buckets=bench.buckets,
-            batch_size=config.batch_size,
-            target=True,
-            process_index=share,
-            process_count=shares,
-            read_threads=config.data.read_threads,
-            blank_images=blank,
-        )

@@ -1,11 +1,12 @@
 """From a config's `model` section to a processor and a model on the mesh."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -15,7 +16,8 @@ from chestx_jax.models.lora import add_lora
 from chestx_jax.models.qwen2_vl import QWEN2_VL_2B, QWEN2_VL_7B, SMALL, TINY, Qwen2VL, Qwen2VLConfig
 from chestx_jax.models.qwen2_vl.attention import check_attention, check_lengths, check_platform
 from chestx_jax.parallel import by_first, init_sharded, place
-from chestx_jax.training.state import TrainingError
+from chestx_jax.training.optimizer import make_optimizer
+from chestx_jax.training.state import TrainingError, TrainState, init_state, split_model
 from chestx_jax.weights import MODEL, Adapter, companions, load_pretrained, write_model_files
 
 ARCHS = {"tiny": TINY, "small": SMALL, "qwen2_vl_2b": QWEN2_VL_2B, "qwen2_vl_7b": QWEN2_VL_7B}
@@ -91,6 +93,20 @@ def make_model(config: ConfigDict, processor: Processor, mesh: Mesh, seed: int) 
         add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, nnx.Rngs(params=seed + 1))
         place(model, mesh)
     return model
+
+
+def first_state(
+    model: Qwen2VL, config: ConfigDict, updates: int, learns: Callable[[str], bool], mesh: Mesh
+) -> tuple[nnx.GraphDef, optax.GradientTransformation, TrainState]:
+    """(structure, optimizer, state) that a run of `updates` begins with (`planning.abstract` has it without weights).
+
+    Args:
+      config: of the whole run.
+      learns: which dotted parameter paths do.
+    """
+    graphdef, params = split_model(model)
+    tx = make_optimizer(config.optimizer, updates, config.guard.spike)
+    return graphdef, tx, init_state(params, tx, learns, mesh, offload=config.optimizer.offload)
 
 
 def write_companions(workdir: Path, model: Qwen2VLConfig, processor: Processor, lora: ConfigDict) -> None:

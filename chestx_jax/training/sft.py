@@ -1,7 +1,7 @@
 """Supervised fine-tuning: loss on the answer tokens and the end of the sequence, nothing else."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,15 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from chestx_jax.data.pipeline import Batch, Pipeline, ordered_batches
-from chestx_jax.data.processor import Processor
+from chestx_jax.data.pipeline import Batch
 from chestx_jax.parallel import batch_share, make_mesh, put_rows
-from chestx_jax.training.bench import Bench, open_bench
+from chestx_jax.training.bench import open_bench, training_batches, validation_batches
 from chestx_jax.training.loop import Hooks, train_in
 from chestx_jax.training.losses import TokenSums, chunked_cross_entropy
-from chestx_jax.training.optimizer import learning_rate, make_optimizer
+from chestx_jax.training.optimizer import learning_rate
 from chestx_jax.training.resume import Saver
-from chestx_jax.training.setup import check_kernel, make_model, make_processor, write_companions
-from chestx_jax.training.state import TrainState, init_state, model_from, split_model, trainable_paths
+from chestx_jax.training.setup import check_kernel, first_state, make_model, make_processor, write_companions
+from chestx_jax.training.state import TrainState, model_from, trainable_paths
 from chestx_jax.training.step import Arrays, TrainStep, make_step, step_flops
 from chestx_jax.training.workdir import Life, open_workdir
 
@@ -75,23 +74,6 @@ def make_evaluate(
     return evaluate
 
 
-def validation_batches(
-    config: ConfigDict, bench: Bench, processor: Processor, share: int, shares: int
-) -> Iterator[Batch]:
-    """Every validation sample once, in batches of `batch_size`, of which this is one process's share."""
-    for source in bench.validation:
-        yield from ordered_batches(
-            source,
-            processor,
-            buckets=bench.buckets,
-            batch_size=config.batch_size,
-            target=True,
-            process_index=share,
-            process_count=shares,
-            read_threads=config.data.read_threads,
-        )
-
-
 def run(config: ConfigDict, workdir: Path) -> None:
     """Train, or go on with the training that `workdir` holds.
 
@@ -106,29 +88,17 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
     mesh = make_mesh(config.mesh)
     check_kernel(config, mesh.devices.flat)
-    share, shares = batch_share(mesh)
+    _, shares = batch_share(mesh)
     bench = open_bench(config.data, config.seed, workdir)
     processor = make_processor(config.model, config.data.image_size, bench.processor)
-    batches = Pipeline(
-        bench.train,
-        processor,
-        buckets=bench.buckets,
-        batch_size=config.batch_size,
-        steps=config.steps,
-        seed=config.seed,
-        process_index=share,
-        process_count=shares,
-        read_threads=config.data.read_threads,
-    )
+    batches = training_batches(bench, processor, config, mesh, steps=config.steps, target=True)
     with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
         write_companions(life.files.here, model.config, processor, config.model.lora)
-        graphdef, params = split_model(model)
+        learns = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
+        graphdef, tx, state = first_state(model, config, config.steps, learns, mesh)
         sizes = model.config
         del model
-        tx = make_optimizer(config.optimizer, config.steps, config.guard.spike)
-        learns = trainable_paths(config.model.freeze, lora=bool(config.model.lora.rank))
-        state = init_state(params, tx, learns, mesh, offload=config.optimizer.offload)
         state, start = saver.resume(state, batches)
         step = make_train_step(
             graphdef,
@@ -143,7 +113,7 @@ def _run(config: ConfigDict, workdir: Path, life: Life) -> None:
             evaluate=make_evaluate(
                 graphdef,
                 mesh,
-                list(validation_batches(config, bench, processor, share, shares)),
+                list(validation_batches(bench.validation, bench, processor, config, mesh)),
                 config.loss_chunk,
             ),
             flops=partial(step_flops, sizes, shares),

@@ -9,21 +9,21 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from chestx_jax.data.pipeline import Batch, Pipeline
+from chestx_jax.data.pipeline import Batch
 from chestx_jax.models.qwen2_vl import Qwen2VLConfig
 from chestx_jax.models.qwen2_vl.flops import grpo_update_flops, rollout_flops
 from chestx_jax.parallel import MeshError, batch_share, make_mesh
 from chestx_jax.rollout import Engine, TokenSpans, writing_mesh
-from chestx_jax.training.bench import open_bench
+from chestx_jax.training.bench import open_bench, training_batches
 from chestx_jax.training.grpo.learner import Learner
 from chestx_jax.training.grpo.settings import Settings, check
 from chestx_jax.training.grpo.update import make_score, make_update
 from chestx_jax.training.grpo.validation import Validation
 from chestx_jax.training.loop import Hooks, train_in
-from chestx_jax.training.optimizer import learning_rate, make_optimizer
+from chestx_jax.training.optimizer import learning_rate
 from chestx_jax.training.resume import Saver
-from chestx_jax.training.setup import check_kernel, make_model, make_processor, write_companions
-from chestx_jax.training.state import TrainingError, init_state, model_from, split_model, trainable_paths
+from chestx_jax.training.setup import check_kernel, first_state, make_model, make_processor, write_companions
+from chestx_jax.training.state import TrainingError, model_from, trainable_paths
 from chestx_jax.training.workdir import Life, open_workdir
 
 log = logging.getLogger(__name__)
@@ -57,30 +57,17 @@ def _run(config: ConfigDict, settings: Settings, workdir: Path, life: Life) -> N
     engine = Engine(
         processor, writing, config.rollout.max_new_tokens, settings.sampling, config.rollout.group_size
     )
-    batches = Pipeline(
-        bench.train,
-        processor,
-        buckets=bench.buckets,
-        batch_size=config.batch_size,
-        steps=config.steps * (1 + config.rollout.refills),
-        seed=config.seed,
-        target=False,
-        process_index=share,
-        process_count=shares,
-        read_threads=config.data.read_threads,
-    )
+    draws = config.steps * (1 + config.rollout.refills)
+    batches = training_batches(bench, processor, config, mesh, steps=draws, target=False)
     with jax.set_mesh(mesh), Saver(workdir, config) as saver:
         model = make_model(config.model, processor, mesh, config.seed)
-        lora = config.model.lora
+        lora, updates = config.model.lora, config.steps * settings.updates
         write_companions(life.files.here, model.config, processor, lora)
         sampling = engine.sampling_for(model)
-        graphdef, params = split_model(model)
+        learns = trainable_paths(config.model.freeze, lora=bool(lora.rank))
+        graphdef, tx, fresh = first_state(model, config, updates, learns, mesh)
         sizes = model.config
         del model
-        updates = config.steps * settings.updates
-        tx = make_optimizer(config.optimizer, updates, config.guard.spike)
-        learns = trainable_paths(config.model.freeze, lora=bool(lora.rank))
-        fresh = init_state(params, tx, learns, mesh, offload=config.optimizer.offload)
         reference = jax.tree.map(jnp.copy, fresh.trainable) if settings.objective.kl_weight else None
         state, start = saver.resume(fresh, batches)
         learner = Learner(
