@@ -26,14 +26,11 @@ from jax.sharding import Mesh
 
 from chestx_jax.benchmark.inputs import rows
 from chestx_jax.benchmark.jobs import LOADS, Load
-from chestx_jax.benchmark.ours import LOSS_CHUNK, OPTIMIZER, REMAT
+from chestx_jax.benchmark.ours import LOSS_CHUNK, REMAT, fresh_state, one_device
 from chestx_jax.benchmark.sizes import SIZES, Size
 from chestx_jax.models.qwen2_vl import Qwen2VL
-from chestx_jax.parallel import make_mesh
 from chestx_jax.rollout.decode import GREEDY, _generate
-from chestx_jax.training.optimizer import learning_rate, make_optimizer
 from chestx_jax.training.sft import make_train_step
-from chestx_jax.training.state import init_state, split_model
 
 KINDS = {  # name -> what the operation's text or its computation's holds; the first that fits
     "products": r"\b(dot|convolution)\(",
@@ -83,9 +80,8 @@ def trace_events(directory: str) -> list[dict]:
 
 def training(size: Size, load: Load, mesh: Mesh) -> tuple[str, Callable[[], object]]:
     """The text of the compiled program, and one call of it."""
-    graphdef, params = split_model(Qwen2VL(size.model, rngs=nnx.Rngs(params=0), remat=REMAT))
-    tx, schedule = make_optimizer(OPTIMIZER, 1000), learning_rate(OPTIMIZER, 1000)
-    state = init_state(params, tx, lambda path: True, mesh)
+    model = Qwen2VL(size.model, rngs=nnx.Rngs(params=0), remat=REMAT)
+    graphdef, tx, schedule, state = fresh_state(model, mesh)
     step: Any = make_train_step(graphdef, tx, schedule, accumulation=1, loss_chunk=LOSS_CHUNK)
     batch = jax.device_put(rows(size.model, size.patches, load.train_batch, load.train_tokens, 1))
 
@@ -109,7 +105,7 @@ def generation(size: Size, load: Load, count: int) -> tuple[str, Callable[[], ob
 
 def main(argv: list[str]) -> None:
     size, load, count = SIZES[_SIZE.value], LOADS[_SIZE.value], _GENERATE.value
-    mesh = make_mesh({"replica": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
+    mesh = one_device()
     with jax.set_mesh(mesh), tempfile.TemporaryDirectory() as directory:
         text, call = generation(size, load, count) if count else training(size, load, mesh)
         kinds = kinds_of(text)

@@ -88,6 +88,7 @@ def generation(job: Job, directory: Path) -> Measured:
 def fresh_state(
     model: Qwen2VL, mesh: Mesh
 ) -> tuple[nnx.GraphDef, optax.GradientTransformation, optax.Schedule, TrainState]:
+    """What a measured run begins with: everything learns."""
     graphdef, params = split_model(model)
     tx = make_optimizer(OPTIMIZER, STEPS)
     state = init_state(params, tx, lambda path: True, mesh)
@@ -95,6 +96,7 @@ def fresh_state(
 
 
 def one_device() -> Mesh:
+    """The mesh of what is measured."""
     return make_mesh({"replica": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
 
 

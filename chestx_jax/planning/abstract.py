@@ -108,7 +108,7 @@ def abstract_model(
 def abstract_state(
     model: Qwen2VL, config: ConfigDict, updates: int, learns: Callable[[str], bool], mesh: Mesh
 ) -> tuple[nnx.GraphDef, Any, TrainState]:
-    """(structure, optimizer, state) of a training run, as `training.state.init_state` makes them."""
+    """(structure, optimizer, state) of a training run, as `training.setup.first_state` makes them."""
     graphdef, params = split_model(model)
     tx = make_optimizer(config.optimizer, updates, config.guard.spike)
     trainable, frozen = partition(params, learns)

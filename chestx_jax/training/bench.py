@@ -1,4 +1,4 @@
-"""From a config's `data` section to sources of samples."""
+"""From a config's `data` section to sources of samples, and to their batches."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

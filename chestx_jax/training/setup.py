@@ -1,4 +1,4 @@
-"""From a config's `model` section to a processor and a model on the mesh."""
+"""From a config's `model` section to a processor and a model on the mesh, and to the state that a run begins with."""
 
 import dataclasses
 from collections.abc import Callable, Iterable

@@ -78,9 +78,12 @@ def test_large_layers_generate_alike(model, right, monkeypatch):
     """As layers of 8 MiB and more: the same tokens, and log-probabilities up to rounding."""
     options = dict(max_new_tokens=N, eos_ids=(), sampling=Sampling(1.0), key=jax.random.key(2), group_size=2)
     expected = generate(model, right, **options)
+    decode, traced = one_cpu.decode_unrolled, []
     monkeypatch.setattr(one_cpu, "UNROLLED_BYTES", 1)
+    monkeypatch.setattr(one_cpu, "decode_unrolled", lambda *args: traced.append(args) or decode(*args))
     jax.clear_caches()
     got = generate(model, right, **options)
+    assert traced
     np.testing.assert_array_equal(got.tokens, expected.tokens)
     np.testing.assert_allclose(got.logprobs, expected.logprobs, atol=1e-5)
     monkeypatch.undo()

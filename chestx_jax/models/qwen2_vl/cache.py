@@ -27,16 +27,12 @@ class KVCache(NamedTuple):
     @property
     def seen(self) -> Bool[Array, "1 1 S"]:
         """Which slots of the continuations are in use."""
-        return (jnp.arange(self.k.shape[-1]) < self.length)[None, None]
+        return _in_use(self.k, self.length)
 
     def append(self, k: Float[Array, "L B K H 1"], v: Float[Array, "L B K 1 H"]) -> "KVCache":
         """Writes one token of every row into the next slot; the caller sees to it that there is one."""
-        return self._replace(
-            k=jax.lax.dynamic_update_slice_in_dim(self.k, k, self.length, axis=4),
-            v=jax.lax.dynamic_update_slice_in_dim(self.v, v, self.length, axis=3),
-            position=self.position + 1,
-            length=self.length + 1,
-        )
+        k, v = _written((self.k, self.v), (k, v), self.length)
+        return self._replace(k=k, v=v, position=self.position + 1, length=self.length + 1)
 
 
 class Slots(NamedTuple):
@@ -48,11 +44,20 @@ class Slots(NamedTuple):
 
     def write(self, k: Float[Array, "B K H 1"], v: Float[Array, "B K 1 H"]) -> Block:
         """The slots with one more token, and which are in use now."""
-        return (
-            jax.lax.dynamic_update_slice_in_dim(self.k, k, self.length, axis=3),
-            jax.lax.dynamic_update_slice_in_dim(self.v, v, self.length, axis=2),
-            (jnp.arange(self.k.shape[-1]) <= self.length)[None, None],
-        )
+        return *_written((self.k, self.v), (k, v), self.length), _in_use(self.k, self.length + 1)
+
+
+def _written(slots: tuple[Array, Array], new: tuple[Array, Array], slot: Array) -> tuple[Array, Array]:
+    """Keys [.., H, S] and values [.., S, H] with one token more."""
+    k, v = (
+        jax.lax.dynamic_update_slice_in_dim(whole, token, slot, axis)
+        for whole, token, axis in zip(slots, new, (-1, -2), strict=True)
+    )
+    return k, v
+
+
+def _in_use(k: Float[Array, "*stack H S"], length: Int[Array, ""]) -> Bool[Array, "1 1 S"]:
+    return (jnp.arange(k.shape[-1]) < length)[None, None]
 
 
 def from_prompt(

@@ -131,6 +131,10 @@ class LanguageModel(nnx.Module):
         x, kv = scan_layers(step, constrain_batch(x), self.layers, "none")
         return self.norm(x), kv
 
+    def token_rotary(self, position: Int[Array, " B"]) -> Rotary:
+        """Of one token of text a row, whose three positions are the same."""
+        return text_rotary(self.config, jnp.broadcast_to(position[:, None, None], (len(position), 3, 1)))
+
     def decode(
         self, x: Float[Array, "B 1 D"], cache: KVCache, layers: DecoderLayer
     ) -> tuple[Float[Array, "B 1 D"], KVCache]:
@@ -139,7 +143,7 @@ class LanguageModel(nnx.Module):
         Args:
           layers: ours, or a copy of them for one CPU (one_cpu.py).
         """
-        rotary = text_rotary(self.config, jnp.broadcast_to(cache.position[:, None, None], (len(x), 3, 1)))
+        rotary = self.token_rotary(cache.position)
         itself = jnp.ones((len(x), 1, 1), bool)
 
         def step(x: Array, layer: tuple[DecoderLayer, Array, Array, Array, Array]) -> tuple[Array, KeyValue]:

@@ -17,7 +17,6 @@ from chestx_jax.models.qwen2_vl.cache import KVCache, Slots
 from chestx_jax.models.qwen2_vl.language import DecoderLayer, LanguageModel
 from chestx_jax.models.qwen2_vl.layers import linears, turned_matmul
 from chestx_jax.models.qwen2_vl.model import Qwen2VL
-from chestx_jax.models.qwen2_vl.rope import text_rotary
 
 UNROLLED_BYTES = 8 * 2**20  # of one layer's parameters, from which on the loop is unrolled
 
@@ -80,8 +79,7 @@ def decode_unrolled(
 ) -> tuple[Float[Array, "B V"], UnrolledCache]:
     """`Qwen2VL.decode` with the layers of `unroll` in the place of the model's."""
     text = model.text
-    rotary = text_rotary(text.config, jnp.broadcast_to(cache.position[:, None, None], (len(tokens), 3, 1)))
-    x, written = text.embed(tokens[:, None]), []
+    x, rotary, written = text.embed(tokens[:, None]), text.token_rotary(cache.position), []
     for layer, own in zip(layers, cache.layers, strict=True):
         past = (own.prompt_k, own.prompt_v, cache.prompt_seen)
         x, (k, v) = layer(x, rotary, Slots(own.k, own.v, cache.length), (past,))
